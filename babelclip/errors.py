@@ -1,0 +1,58 @@
+"""Errors that say what was given, what is allowed and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class BabelclipError(ValueError):
+    """Something the user gave cannot be used; the message says what to do. The command line exits with 1."""
+
+
+class SpaceMismatchError(BabelclipError):
+    """Vectors of two embedding spaces were about to be mixed."""
+
+    def __init__(self, given: str, expected: str, what: str) -> None:
+        """`what` names the two things that disagree, for example "store photos/ and model student/"."""
+        super().__init__(
+            f"{what} lie in different embedding spaces: {given!r} against {expected!r}. Vectors compare only "
+            f"within one space: use a model of {given!r}, or encode again with the model of {expected!r}."
+        )
+        self.given = given
+        self.expected = expected
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is absent; the message names the extra that brings it."""
+
+
+def closest(name: str, allowed: Iterable[str], n: int = 3) -> list[str]:
+    """Returns up to `n` of the `allowed` names that resemble `name`, best first."""
+    by_lower = {candidate.lower(): candidate for candidate in allowed}
+    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), list(by_lower), n=n, cutoff=0.5)]
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """Returns a sentence naming the closest allowed names, or all of them where none is close."""
+    names = sorted(allowed)
+    near = closest(name, names)
+    if near:
+        return f"Did you mean {' or '.join(repr(match) for match in near)}?"
+    return f"Allowed: {', '.join(names)}."
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Returns the imported `module`.
+
+    Raises:
+        MissingExtraError: the module is not installed; the message names the `extra` to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"This needs {module}, which is not installed: pip install 'babelclip[{extra}]'"
+        ) from error

@@ -1,0 +1,1 @@
+"""Models: towers, the `Clip` that joins them, and the readers of checkpoints."""

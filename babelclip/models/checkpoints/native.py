@@ -1,0 +1,203 @@
+"""babelclip's own checkpoint: a self-contained folder, described in docs/formats.md.
+
+    config.json                  what to build: space, towers, pooling, head, preprocessing, languages, attribution
+    text_encoder.safetensors     the text tower, head included
+    tokenizer.json               its tokenizer
+    image_encoder.safetensors    the picture tower, head included
+
+One file a tower, so that loading one tower reads nothing of the other.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from babelclip.errors import BabelclipError
+from babelclip.files import atomic_folder, read_json, write_json
+from babelclip.models.clip import Clip
+from babelclip.models.image import ImageEncoder, build_image_backbone
+from babelclip.models.preprocess import Preprocess
+from babelclip.models.text import TextEncoder, build_text_backbone
+from babelclip.models.tokenization import TextTokenizer
+
+FORMAT = "babelclip"
+VERSION = 1
+TEXT_WEIGHTS = "text_encoder.safetensors"
+IMAGE_WEIGHTS = "image_encoder.safetensors"
+TOKENIZER = "tokenizer.json"
+FILES = ("config.json", TOKENIZER, TEXT_WEIGHTS, IMAGE_WEIGHTS)
+
+
+def recognises(folder: Path) -> bool:
+    """Returns whether `folder` holds a checkpoint of this format, of any version."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return False
+    config = read_json(path)
+    return isinstance(config, dict) and config.get("format") == FORMAT
+
+
+def save(clip: Clip, folder: Path) -> Path:
+    """Writes `clip` to `folder`, replacing it whole, and returns the folder."""
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "name": clip.name,
+        "space": clip.space,
+        "embed_dim": clip.embed_dim,
+        "languages": list(clip.languages),
+        "logit_scale": clip.logit_scale,
+        "attribution": list(clip.attribution),
+    }
+    with atomic_folder(folder) as temporary:
+        if clip.text is not None:
+            config["text"] = _text_config(clip.text)
+            (temporary / TOKENIZER).write_text(clip.text.tokenizer.to_json(), encoding="utf-8")
+            _save_weights(clip.text, temporary / TEXT_WEIGHTS)
+        if clip.image is not None:
+            config["image"] = {
+                "backbone": _backbone_config(clip.image.backbone),
+                "head": clip.image.head_layers,
+                "preprocess": clip.image.preprocess.to_dict(),
+            }
+            _save_weights(clip.image, temporary / IMAGE_WEIGHTS)
+        write_json(temporary / "config.json", config)
+    return folder
+
+
+def load(folder: Path, towers: str) -> Clip:
+    """Returns the model in `folder` with the towers asked for, on the CPU, in float32.
+
+    Raises:
+        BabelclipError: the version is newer, a tower is absent, or a file does not fit its config.
+    """
+    config = read_json(folder / "config.json")
+    if config.get("format_version") != VERSION:
+        raise BabelclipError(
+            f"{folder} has format version {config.get('format_version')}; this babelclip reads version {VERSION}. "
+            "Install the babelclip that wrote it, or a newer one."
+        )
+    try:
+        if towers != "both" and towers not in config:
+            raise BabelclipError(f"{folder} has no {towers} tower; it was saved without. Load it with towers='both'.")
+        text = _load_text(folder, config["text"]) if towers != "image" and "text" in config else None
+        image = _load_image(folder, config["image"]) if towers != "text" and "image" in config else None
+        return Clip(
+            space=config["space"],
+            text=text,
+            image=image,
+            logit_scale=config["logit_scale"],
+            languages=tuple(config["languages"]),
+            name=config["name"],
+            attribution=tuple(config["attribution"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise BabelclipError(
+            f"{folder}/config.json is incomplete or of wrong types ({type(error).__name__}: {error}). "
+            "Save the model again, or copy the folder again from its origin."
+        ) from error
+
+
+def _text_config(text: TextEncoder) -> dict[str, Any]:
+    return {
+        "backbone": _backbone_config(text.backbone),
+        "pooling": text.pooling,
+        "head": text.head_layers,
+        "max_length": text.tokenizer.max_length,
+        "pad_id": text.tokenizer.pad_id,
+        "prefix": text.tokenizer.prefix,
+    }
+
+
+def _backbone_config(backbone: nn.Module) -> dict[str, Any]:
+    """Returns the config of a backbone without what changes from machine to machine (paths, versions)."""
+    config: Any = backbone.config
+    content = config.to_dict() if not hasattr(config, "to_diff_dict") else config.to_diff_dict()
+    dropped = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
+    content = {key: value for key, value in content.items() if key not in dropped}
+    # Through JSON once, so that what is built now equals what is built after loading (tuples become lists).
+    return dict(json.loads(json.dumps({"model_type": getattr(config, "model_type", None), **content})))
+
+
+def _load_text(folder: Path, config: dict[str, Any]) -> TextEncoder:
+    tokenizer = TextTokenizer.from_file(
+        folder / TOKENIZER, max_length=config["max_length"], pad_id=config["pad_id"], prefix=config["prefix"]
+    )
+    with uninitialised():
+        text = TextEncoder(
+            build_text_backbone(config["backbone"]),
+            pooling=config["pooling"],
+            head=config["head"],
+            tokenizer=tokenizer,
+        )
+    fill(text, read_weights(folder / TEXT_WEIGHTS), folder / TEXT_WEIGHTS)
+    return text
+
+
+def _load_image(folder: Path, config: dict[str, Any]) -> ImageEncoder:
+    with uninitialised():
+        image = ImageEncoder(
+            build_image_backbone(config["backbone"]),
+            head=config["head"],
+            preprocess=Preprocess.from_dict(config["preprocess"]),
+        )
+    fill(image, read_weights(folder / IMAGE_WEIGHTS), folder / IMAGE_WEIGHTS)
+    return image
+
+
+def _save_weights(module: nn.Module, path: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, path)
+
+
+def uninitialised() -> Any:
+    """Returns a context in which modules are built without drawing random weights; `fill` then checks all are set."""
+    from transformers.initialization import no_init_weights
+
+    return no_init_weights()
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a safetensors file, memory-mapped.
+
+    Raises:
+        BabelclipError: the file is missing or damaged.
+    """
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+        return tensors
+    except FileNotFoundError as error:
+        raise BabelclipError(f"{path} does not exist. Copy the model folder again from its origin.") from error
+    except (SafetensorError, OSError) as error:
+        raise BabelclipError(
+            f"{path} is not a whole safetensors file ({error}). Copy it again from its origin."
+        ) from error
+
+
+def fill(module: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Sets every weight of `module` from `tensors`, strictly: none missing, none left over, no other shape.
+
+    Raises:
+        BabelclipError: it lists the names, and both shapes where those differ.
+    """
+    expected = module.state_dict()
+    faults = [f"missing {name} {tuple(expected[name].shape)}" for name in expected.keys() - tensors.keys()]
+    faults += [f"unexpected {name} {tuple(tensors[name].shape)}" for name in tensors.keys() - expected.keys()]
+    faults += [
+        f"{name} is {tuple(tensors[name].shape)} but the config asks for {tuple(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if expected[name].shape != tensors[name].shape
+    ]
+    if faults:
+        shown = "; ".join(sorted(faults)[:8]) + ("; …" if len(faults) > 8 else "")
+        raise BabelclipError(
+            f"{path} does not fit its config.json: {shown}. Weights and config must come from one model: "
+            "copy the folder again from its origin."
+        )
+    module.load_state_dict(tensors, strict=True, assign=True)

@@ -1,0 +1,79 @@
+"""The layers between a tower's pooled vector and the embedding space, named by the checkpoint's config.
+
+A head is a short list of layers, for example `[{"kind": "linear", "out": 512}]` for M-CLIP, or
+`[{"kind": "normalize"}, {"kind": "shift"}]` for a sentence encoder whose space is moved to another origin. The list
+lives in `config.json`, the weights beside it, so the projection can never be left behind when a model is saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from babelclip.errors import BabelclipError, did_you_mean
+
+LayerSpec = dict[str, Any]
+
+
+class Normalize(nn.Module):
+    """Scales each row to unit length."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns `x` (N, D) with L2-normalised rows."""
+        return functional.normalize(x, dim=-1)
+
+
+class Shift(nn.Module):
+    """Adds one vector to every row, for example minus the mean of the space."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns `x` (N, D) plus the bias (D,)."""
+        return x + self.bias
+
+
+def backbone_width(backbone: nn.Module) -> int:
+    """Returns the width H of a backbone's pooled output, as its config states it."""
+    config: Any = backbone.config
+    return int(config.hidden_size)
+
+
+def build_head(specs: list[LayerSpec], in_dim: int) -> tuple[nn.Sequential, int]:
+    """Returns the head as a module (N, in_dim) -> (N, D), and D.
+
+    Kinds: `linear` (`out`, `bias` = true), `shift`, `normalize`, `softmax`, `tanh`, `gelu`, `layer_norm` (`eps`).
+
+    Raises:
+        BabelclipError: a kind is not known.
+    """
+    layers: list[nn.Module] = []
+    dim = in_dim
+    for spec in specs:
+        kind = spec.get("kind", "")
+        if kind == "linear":
+            layers.append(nn.Linear(dim, spec["out"], bias=spec.get("bias", True)))
+            dim = spec["out"]
+        elif kind == "layer_norm":
+            layers.append(nn.LayerNorm(dim, eps=spec.get("eps", 1e-5)))
+        elif kind in _SIMPLE:
+            layers.append(_SIMPLE[kind](dim))
+        else:
+            raise BabelclipError(f"Head layer {kind!r} is not known. {did_you_mean(kind, HEAD_LAYERS)}")
+    return nn.Sequential(*layers), dim
+
+
+_SIMPLE: dict[str, Callable[[int], nn.Module]] = {
+    "shift": Shift,
+    "normalize": lambda _dim: Normalize(),
+    "softmax": lambda _dim: nn.Softmax(dim=-1),
+    "tanh": lambda _dim: nn.Tanh(),
+    "gelu": lambda _dim: nn.GELU(),
+}
+HEAD_LAYERS = ("linear", "layer_norm", *_SIMPLE)

@@ -1,0 +1,31 @@
+"""From token states to one vector a text."""
+
+from __future__ import annotations
+
+import torch
+
+from babelclip.errors import BabelclipError, did_you_mean
+
+POOLINGS = ("mean", "cls", "eos")
+
+
+def pool(token_states: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Returns one vector a text (N, H), not normalised, in the dtype of `token_states`.
+
+    Args:
+        token_states: last hidden states (N, T, H).
+        attention_mask: 1 for tokens, 0 for padding on the right (N, T).
+        pooling: `mean` over the tokens (M-CLIP, E5), `cls` the first token (AltCLIP), `eos` the last token.
+
+    Raises:
+        BabelclipError: `pooling` is none of these.
+    """
+    if pooling == "mean":
+        weights = attention_mask.unsqueeze(-1).to(token_states.dtype)
+        return (token_states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    if pooling == "cls":
+        return token_states[:, 0]
+    if pooling == "eos":
+        last = attention_mask.sum(dim=1).clamp(min=1) - 1
+        return token_states[torch.arange(len(last), device=last.device), last]
+    raise BabelclipError(f"Pooling {pooling!r} is not known. {did_you_mean(pooling, POOLINGS)}")

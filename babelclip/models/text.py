@@ -1,0 +1,136 @@
+"""The text tower: backbone (transformers) + pooling + head, from strings to vectors of the space."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from babelclip.models.batching import token_batches
+from babelclip.models.head import LayerSpec, backbone_width, build_head
+from babelclip.models.pooling import pool
+from babelclip.models.tokenization import TextTokenizer
+from babelclip.progress import progress_bar
+
+# Texts tokenised at once. Large enough for the sort to find equal lengths, small enough for memory.
+_TOKENISE_AT_ONCE = 65536
+DEFAULT_TOKEN_BUDGET = 2048
+
+
+class TextEncoder(nn.Module):
+    """Token ids to vectors of the embedding space: `backbone` -> `pooling` -> `head`.
+
+    Letters: N texts, T tokens, H backbone width, D embed_dim.
+    """
+
+    def __init__(self, backbone: nn.Module, *, pooling: str, head: list[LayerSpec], tokenizer: TextTokenizer) -> None:
+        """Takes a transformers encoder; the head is built from its description, its weights are set by the caller.
+
+        Args:
+            backbone: any transformers model that returns `last_hidden_state` (N, T, H).
+            pooling: `mean`, `cls` or `eos` (see `pool`).
+            head: layers from H to D (see `build_head`).
+            tokenizer: texts to ids, with the prefix and length that the checkpoint wants.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.pooling = pooling
+        self.head_layers = head
+        self.head, self.embed_dim = build_head(head, backbone_width(backbone))
+        self.tokenizer = tokenizer
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Returns the raw projection (N, D), not normalised, for token ids and mask, both (N, T) int64."""
+        features: torch.Tensor = self.head(self.pooled(input_ids, attention_mask))
+        return features
+
+    def pooled(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Returns the pooled backbone output (N, H) before the head."""
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return pool(states, attention_mask, self.pooling)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the token ids of each text, prefix and special tokens included, truncated."""
+        return self.tokenizer(texts)
+
+    def pad(self, token_ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns `input_ids` and `attention_mask` (N, T) int64 on the tower's device."""
+        device = next(self.parameters()).device
+        input_ids, attention_mask = self.tokenizer.pad(token_ids)
+        return input_ids.to(device), attention_mask.to(device)
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        normalize: bool = True,
+        *,
+        token_budget: int = DEFAULT_TOKEN_BUDGET,
+        before_head: bool = False,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Returns text features (N, D) float32, rows L2-normalised unless `normalize=False`; input order is kept.
+
+        Args:
+            texts: one string counts as a list of one. An empty list gives (0, D).
+            normalize: False gives the raw projection, which teacher learning regresses on.
+            token_budget: most tokens of a padded batch; changes speed and memory, results only by rounding.
+            before_head: return the pooled vectors (N, H) that enter the head, never normalised.
+            progress: show a bar on stderr.
+
+        Raises:
+            BabelclipError: an item is not a string.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        width = backbone_width(self.backbone) if before_head else self.embed_dim
+        features = np.empty((len(texts), width), dtype=np.float32)
+        forward = self.pooled if before_head else self.forward
+        with inference(self), progress_bar("Texts", len(texts), shown=progress, unit="texts") as advance:
+            for start in range(0, len(texts), _TOKENISE_AT_ONCE):
+                token_ids = self.tokenize(texts[start : start + _TOKENISE_AT_ONCE])
+                for rows in token_batches([len(ids) for ids in token_ids], token_budget):
+                    batch = forward(*self.pad([token_ids[row] for row in rows]))
+                    features[start + rows] = batch.float().cpu().numpy()
+                    advance(len(rows))
+        return normalize_rows(features) if normalize and not before_head else features
+
+
+@contextlib.contextmanager
+def inference(module: nn.Module) -> Iterator[None]:
+    """Runs the block in eval mode without gradients, and puts the training mode back afterwards."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        module.train(was_training)
+
+
+def normalize_rows(features: np.ndarray) -> np.ndarray:
+    """Returns float32 rows of unit length; a row of zeros stays zero."""
+    norms = np.linalg.norm(features, axis=-1, keepdims=True)
+    return np.asarray(features / np.maximum(norms, 1e-12), dtype=np.float32)
+
+
+def build_text_backbone(config: dict[str, Any]) -> nn.Module:
+    """Returns a transformers text encoder for a config dictionary with `model_type`; its weights are not set.
+
+    The pooler that BERT-type classes add is left out: no checkpoint of this field reads its output.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    settings = dict(config)
+    parsed = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    model_class = AutoModel._model_mapping[type(parsed)]
+    extra = {"add_pooling_layer": False} if _accepts(model_class, "add_pooling_layer") else {}
+    backbone: nn.Module = model_class._from_config(parsed, **extra)
+    return backbone
+
+
+def _accepts(function: Any, argument: str) -> bool:
+    return argument in inspect.signature(function).parameters
