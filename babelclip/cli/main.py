@@ -1,0 +1,57 @@
+"""`babelclip`: the verbs, and one place that turns errors into exit codes (0 done, 1 failed, 2 wrong use)."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from babelclip import __version__
+from babelclip.cli import demo, embed, evaluate, search, starter, train
+from babelclip.errors import BabelclipError, MissingExtraError
+
+app = typer.Typer(
+    name="babelclip",
+    help="One embedding space for pictures and for text in every language.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        typer.echo(f"babelclip {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """One embedding space for pictures and for text in every language."""
+
+
+for verb in (demo.demo, starter.starter, search.search, embed.embed, train.train, evaluate.evaluate):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    # Tokenizers' own threads and forked workers do not mix; the library tokenises whole batches in any case.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app()
+    except (BabelclipError, MissingExtraError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped. Run the same command again to go on where it stopped.\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Search: pictures made searchable by text in any language."""
