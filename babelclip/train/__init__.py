@@ -1,0 +1,50 @@
+"""Training: recipes, losses, the one loop, teacher learning, contrastive training.
+
+Names are imported when first used, so that `babelclip.train.recipe` costs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from babelclip.train.contrastive import ContrastiveResult, train_contrastive
+    from babelclip.train.distill import DistillResult, distill
+    from babelclip.train.loop import LossError, RunResult
+    from babelclip.train.recipe import Recipe, load_recipe
+    from babelclip.train.ridge import fit_ridge, pooled_features, set_linear_head
+
+_HOME = {
+    "ContrastiveResult": "contrastive",
+    "train_contrastive": "contrastive",
+    "DistillResult": "distill",
+    "distill": "distill",
+    "LossError": "loop",
+    "RunResult": "loop",
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
+    "fit_ridge": "ridge",
+    "pooled_features": "ridge",
+    "set_linear_head": "ridge",
+}
+
+__all__ = [
+    "ContrastiveResult",
+    "DistillResult",
+    "LossError",
+    "Recipe",
+    "RunResult",
+    "distill",
+    "fit_ridge",
+    "load_recipe",
+    "pooled_features",
+    "set_linear_head",
+    "train_contrastive",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
