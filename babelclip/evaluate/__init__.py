@@ -1,0 +1,1 @@
+"""Measuring: retrieval metrics, result records, tables and plots."""
