@@ -1,0 +1,203 @@
+"""Each loss against a reference in plain Python loops, and against a closed form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from babelclip.errors import BabelclipError
+from babelclip.train import losses
+
+
+def pair(n: int = 6, dim: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return (
+        torch.randn(n, dim, generator=generator, dtype=torch.float64),
+        torch.randn(n, dim, generator=generator, dtype=torch.float64),
+    )
+
+
+def dot(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def cos(a: list[float], b: list[float]) -> float:
+    return dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))
+
+
+def slow_cross_entropy(logits: list[list[float]], same: list[list[bool]]) -> float:
+    total = 0.0
+    for row, positives in zip(logits, same, strict=True):
+        log_sum = math.log(sum(math.exp(value) for value in row))
+        chosen = [value - log_sum for value, positive in zip(row, positives, strict=True) if positive]
+        total -= sum(chosen) / len(chosen)
+    return total / len(logits)
+
+
+def transposed(rows: list[list]) -> list[list]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def eye(n: int) -> list[list[bool]]:
+    return [[i == j for j in range(n)] for i in range(n)]
+
+
+SAME = torch.eye(6, dtype=torch.bool)
+SAME[0, 3] = SAME[3, 0] = SAME[1, 4] = True
+
+
+def test_mse_equals_the_plain_loop_and_its_closed_form():
+    student, targets = pair()
+    slow = [
+        (s - t) ** 2 for a, b in zip(student.tolist(), targets.tolist(), strict=True) for s, t in zip(a, b, strict=True)
+    ]
+    assert losses.mse(student, targets).item() == pytest.approx(sum(slow) / 30)
+    assert losses.mse(targets + 0.5, targets).item() == pytest.approx(0.25)
+
+
+def test_mse_sum_is_d_times_mse_and_2_for_orthogonal_unit_rows():
+    student, targets = pair()
+    assert losses.mse_sum(student, targets).item() == pytest.approx(5 * losses.mse(student, targets).item())
+    basis = torch.eye(512, dtype=torch.float64)
+    assert losses.mse_sum(basis, basis.roll(1, 0)).item() == pytest.approx(2)
+
+
+def test_the_element_mean_makes_a_useless_student_look_good():
+    """The trap: orthogonal unit vectors of D = 512 score 2/512; the trivial predictor puts that in its place."""
+    basis = torch.eye(512, dtype=torch.float64)
+    assert losses.mse(basis, basis.roll(1, 0)).item() == pytest.approx(2 / 512)
+    assert losses.mse(basis, basis.roll(1, 0)).item() > losses.trivial_mse(basis).item()
+
+
+def test_cosine_equals_the_plain_loop_and_its_closed_forms():
+    student, targets = pair()
+    slow = [1 - cos(a, b) for a, b in zip(student.tolist(), targets.tolist(), strict=True)]
+    assert losses.cosine(student, targets).item() == pytest.approx(sum(slow) / 6)
+    assert losses.cosine(3 * targets, targets).item() == pytest.approx(0, abs=1e-12)
+    assert losses.cosine(-targets, targets).item() == pytest.approx(2)
+
+
+def test_mse_cosine_weighs_its_terms():
+    student, targets = pair()
+    mixed = losses.mse_cosine(student, targets, 2.0, 0.25)
+    apart = 2 * losses.mse(student, targets) + 0.25 * losses.cosine(student, targets)
+    assert mixed.item() == pytest.approx(apart.item())
+
+
+@pytest.mark.parametrize("same", [None, SAME])
+def test_infonce_equals_the_plain_loop(same: torch.Tensor | None):
+    student, targets = pair()
+    logits = [[cos(a, b) / 0.2 for b in targets.tolist()] for a in student.tolist()]
+    slow = slow_cross_entropy(logits, eye(6) if same is None else same.tolist())
+    assert losses.infonce(student, targets, 0.2, same).item() == pytest.approx(slow)
+
+
+def test_infonce_of_targets_that_are_all_alike_is_log_n():
+    student, _ = pair()
+    assert losses.infonce(student, torch.ones(6, 5, dtype=torch.float64)).item() == pytest.approx(math.log(6))
+
+
+def test_infonce_of_orthogonal_rows_has_its_closed_form():
+    basis = torch.eye(8, dtype=torch.float64)
+    expected = -math.log(math.exp(1 / 0.5) / (math.exp(1 / 0.5) + 7))
+    assert losses.infonce(basis, basis, 0.5).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("same", [None, SAME])
+def test_clip_loss_equals_the_plain_loop_in_both_directions(same: torch.Tensor | None):
+    pictures, texts = pair()
+    logits = [[7.0 * cos(a, b) for b in texts.tolist()] for a in pictures.tolist()]
+    positives = eye(6) if same is None else same.tolist()
+    slow = (slow_cross_entropy(logits, positives) + slow_cross_entropy(transposed(logits), transposed(positives))) / 2
+    assert losses.clip_loss(pictures, texts, 7.0, same).item() == pytest.approx(slow)
+
+
+def test_clip_loss_of_orthogonal_pairs_has_its_closed_form():
+    basis = torch.eye(4, dtype=torch.float64)
+    expected = -math.log(math.exp(5) / (math.exp(5) + 3))
+    assert losses.clip_loss(basis, 2 * basis, 5.0).item() == pytest.approx(expected)
+
+
+def test_duplicate_captions_that_fit_perfectly_reach_the_entropy_of_their_choice():
+    """Two pictures, one caption twice: as negatives the loss is stuck, as positives it is the least there is, log 2."""
+    same = torch.ones(2, 2, dtype=torch.bool)
+    features = torch.ones(2, 3, dtype=torch.float64)
+    assert losses.clip_loss(features, features, 20.0, same).item() == pytest.approx(math.log(2))
+    assert losses.clip_loss(features, features, 20.0, same).requires_grad is False
+    moved = features.clone().requires_grad_()
+    losses.clip_loss(moved, features, 20.0, same).backward()
+    assert moved.grad.abs().max().item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("same", [None, SAME])
+def test_sigmoid_loss_equals_the_plain_loop(same: torch.Tensor | None):
+    pictures, texts = pair()
+    positives = eye(6) if same is None else same.tolist()
+    slow = 0.0
+    for i, a in enumerate(pictures.tolist()):
+        for j, b in enumerate(texts.tolist()):
+            sign = 1 if positives[i][j] else -1
+            slow += math.log(1 + math.exp(-sign * (3.0 * cos(a, b) - 2.0))) / 6
+    assert losses.sigmoid_loss(pictures, texts, 3.0, -2.0, same).item() == pytest.approx(slow)
+
+
+def test_sigmoid_loss_without_scale_and_bias_is_n_log_2():
+    pictures, texts = pair()
+    assert losses.sigmoid_loss(pictures, texts, 0.0, 0.0).item() == pytest.approx(6 * math.log(2))
+
+
+def test_trivial_mse_is_the_mse_of_the_mean_and_no_constant_beats_it():
+    _, targets = pair()
+    mean = targets.mean(dim=0).expand_as(targets)
+    trivial = losses.trivial_mse(targets).item()
+    assert trivial == pytest.approx(losses.mse(mean, targets).item())
+    assert trivial < losses.mse(mean + 0.01, targets).item()
+    assert trivial == pytest.approx(targets.numpy().var(axis=0).mean())
+
+
+ALL = {
+    "mse": losses.mse,
+    "mse_sum": losses.mse_sum,
+    "cosine": losses.cosine,
+    "mse_cosine": losses.mse_cosine,
+    "infonce": losses.infonce,
+    "clip": lambda a, b: losses.clip_loss(a, b, 10.0, SAME),
+    "sigmoid": lambda a, b: losses.sigmoid_loss(a, b, 10.0, -10.0, SAME),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_gradients_are_right_and_finite(name: str):
+    student, targets = pair()
+    assert torch.autograd.gradcheck(lambda s: ALL[name](s, targets), student.requires_grad_())
+    zeros = torch.zeros(6, 5, dtype=torch.float64, requires_grad=True)
+    ALL[name](zeros, targets).backward()
+    assert zeros.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["mse", "mse_sum", "cosine", "mse_cosine", "infonce"])
+def test_the_order_of_the_batch_does_not_matter(name: str):
+    student, targets = pair()
+    places = torch.tensor([3, 1, 5, 0, 2, 4])
+    assert ALL[name](student[places], targets[places]).item() == pytest.approx(ALL[name](student, targets).item())
+
+
+def test_a_student_of_another_dimension_is_told_which_setting_to_change():
+    with pytest.raises(BabelclipError) as error:
+        losses.mse(torch.zeros(2048, 768), torch.zeros(2048, 512))
+    assert str(error.value) == (
+        "teacher targets are (2048, 512) but the student projects to 768: set embed_dim = 512 in [student]"
+    )
+
+
+def test_other_mismatches_name_both_shapes():
+    with pytest.raises(BabelclipError, match=r"\(3, 4\).*\(2, 4\)"):
+        losses.mse(torch.zeros(2, 4), torch.zeros(3, 4))
+    with pytest.raises(BabelclipError, match="text features"):
+        losses.clip_loss(torch.zeros(2, 4), torch.zeros(3, 4), 1.0)
+    with pytest.raises(BabelclipError, match="mask of positives is"):
+        losses.infonce(torch.zeros(2, 4), torch.zeros(2, 4), same=torch.ones(3, 3, dtype=torch.bool))
+    with pytest.raises(BabelclipError, match="Row 1 of the mask"):
+        losses.infonce(torch.ones(2, 4), torch.ones(2, 4), same=torch.tensor([[True, False], [False, False]]))

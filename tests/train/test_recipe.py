@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from babelclip.errors import BabelclipError
+from babelclip.train.recipe import (
+    Recipe,
+    apply_overrides,
+    describe,
+    load_recipe,
+    recipe_from_dict,
+    recipe_to_dict,
+    to_toml,
+)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_an_empty_file_is_the_default_recipe(tmp_path: Path):
+    assert load_recipe(write(tmp_path, "")) == Recipe()
+
+
+def test_a_recipe_survives_the_way_through_toml(tmp_path: Path):
+    recipe = apply_overrides(
+        Recipe(),
+        [
+            "train.lr=2e-5",
+            "train.head_lr=1e-3",
+            "train.betas=0.9,0.98",
+            "train.tensorboard=true",
+            "student.trainable=last 4 layers",
+            "data.captions=a.parquet, b \\ c.jsonl",
+            "data.weights.en=2.5",
+            "data.weights.zh-Hant=0.5",
+            "loss.name=mse+cosine",
+            "loss.weights.cosine=0.25",
+        ],
+    )
+    assert recipe.train.betas == (0.9, 0.98)
+    assert recipe.data.captions == ("a.parquet", "b \\ c.jsonl")
+    assert recipe.data.weights == {"en": 2.5, "zh-Hant": 0.5}
+    assert recipe.loss_terms() == {"mse": 1.0, "cosine": 0.25}
+    assert load_recipe(write(tmp_path, to_toml(recipe))) == recipe
+    assert recipe_from_dict(recipe_to_dict(recipe)) == recipe
+
+
+def test_overrides_come_after_the_file_and_in_order(tmp_path: Path):
+    path = write(tmp_path, "[train]\nlr = 1\nsteps = 7\n")
+    assert load_recipe(path, ["train.lr=0.5", "train.lr=0.25"]).train.lr == 0.25
+    assert load_recipe(path).train.lr == 1.0
+    assert isinstance(load_recipe(path).train.lr, float)
+    assert load_recipe(path, ["train.steps=9"]).train.steps == 9
+
+
+def test_none_puts_an_optional_setting_back_to_absent():
+    recipe = apply_overrides(Recipe(), ["train.head_lr=0.1"])
+    assert apply_overrides(recipe, ["train.head_lr=none"]).train.head_lr is None
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"trian": {}}, "[trian] is not known. Did you mean 'train'"),
+        ({"train": {"warmup": 3}}, "Did you mean 'warmup_steps'"),
+        ({"train": {"steps": 1.5}}, "train.steps = 1.5 is of type float; expected integer"),
+        ({"train": {"steps": True}}, "expected integer"),
+        ({"train": {"steps": 0}}, "must be at least 1"),
+        ({"train": {"lr": "fast"}}, "expected number"),
+        ({"train": {"lr": float("nan")}}, "finite"),
+        ({"train": {"eps": 0.0}}, "must be above 0"),
+        ({"train": {"tensorboard": 1}}, "expected true or false"),
+        ({"train": {"schedule": "cosin"}}, "Did you mean 'cosine'"),
+        ({"train": {"betas": [0.9]}}, "has 1 values; expected 2"),
+        ({"data": {"captions": "a.tsv"}}, "expected list of text"),
+        ({"data": {"weights": {"en": "much"}}}, "data.weights.en = 'much'"),
+        ({"data": {"weights": {"en": -1}}}, "at least 0"),
+        ({"loss": {"name": "mse+cosin"}}, "Did you mean 'cosine'"),
+        ({"loss": {"weights": {"cosine": 1}}}, "Set loss.name = 'mse+cosine'"),
+        ({"train": 3}, "outside a section"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_cure(content: dict, said: str):
+    with pytest.raises(BabelclipError) as error:
+        recipe_from_dict(content)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("lr=3", "section.key=value"),
+        ("train.lr", "section.key=value"),
+        ("trian.lr=3", "Did you mean 'train'"),
+        ("train.lrr=3", "Did you mean 'lr'"),
+        ("train.lr=quick", "expected number"),
+        ("train.steps=1e3", "expected integer"),
+        ("train.tensorboard=yes", "expected true or false"),
+        ("train.tensorboard=True", "expected true or false"),
+        ("train.lr.x=3", "drop '.x'"),
+    ],
+)
+def test_a_wrong_override_is_named_with_its_cure(override: str, said: str):
+    with pytest.raises(BabelclipError) as error:
+        apply_overrides(Recipe(), [override])
+    assert said in str(error.value)
+
+
+def test_false_is_false_and_not_a_text_that_counts_as_true():
+    recipe = apply_overrides(Recipe(), ["train.tensorboard=true"])
+    assert recipe.train.tensorboard is True
+    assert apply_overrides(recipe, ["train.tensorboard=false"]).train.tensorboard is False
+
+
+def test_a_missing_or_broken_file_is_one_clear_error(tmp_path: Path):
+    with pytest.raises(BabelclipError, match="does not exist"):
+        load_recipe(tmp_path / "none.toml")
+    with pytest.raises(BabelclipError, match="not valid TOML"):
+        load_recipe(write(tmp_path, "[train\nlr = 3"))
+
+
+def test_every_setting_is_described_with_a_default_that_reads_back():
+    rows = describe()
+    assert len({name for name, *_ in rows}) == len(rows) > 30
+    assert all(about for *_, about in rows)
+    for name, _, default, _ in rows:
+        if default:
+            assert apply_overrides(Recipe(), [f"{name}={default}"]) == Recipe(), name
+
+
+def test_the_recipe_module_imports_no_torch():
+    code = "import sys, babelclip.train.recipe; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
