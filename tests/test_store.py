@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import pickle
 import random
 import re
@@ -486,6 +487,55 @@ def run_writer(folder, acknowledgements, delay):
     # The kill may cut the last line.
     complete = [line for line in lines if line.endswith("\n")]
     return int(complete[-1]) if complete else None
+
+
+class Killed(BaseException):
+    """Stands for the end of the process in the test below."""
+
+
+def test_an_append_that_ends_at_any_step_leaves_the_shard_whole_or_absent(tmp_path, monkeypatch):
+    vectors = make_vectors(20)
+
+    def append_until(step, folder):
+        """Appends a second shard, and dies at the given sync or rename; returns whether append came to its end."""
+        steps = itertools.count()
+
+        def dying(function):
+            def wrapped(*arguments):
+                if next(steps) == step:
+                    raise Killed
+                return function(*arguments)
+
+            return wrapped
+
+        with EmbeddingStore.open_or_create(folder, **FACTS, dtype="float32") as store, monkeypatch.context() as patched:
+            patched.setattr("os.fsync", dying(os.fsync))
+            patched.setattr("os.replace", dying(os.replace))
+            try:
+                store.append(range(10, 20), vectors[10:])
+            except Killed:
+                return False
+        return True
+
+    rows_left = []
+    for step in itertools.count():
+        folder = tmp_path / str(step)
+        with EmbeddingStore.create(folder, **FACTS, dtype="float32") as store:
+            store.append(range(10), vectors[:10])
+        ended = append_until(step, folder)
+        store = EmbeddingStore.open(folder)
+        assert store.verify() == []
+        np.testing.assert_array_equal(store.read(), vectors[: len(store)])
+        if ended:
+            break
+        rows_left.append(len(store))
+        if len(store) == 10:
+            assert append_until(-1, folder)
+        assert EmbeddingStore.open(folder).ids == [str(row) for row in range(20)]
+    assert len(store) == 20
+    # Two files and the manifest: each is synced, renamed, and its folder synced. Only the last step comes after
+    # the shard is named.
+    assert rows_left == [10] * 8 + [20]
 
 
 def test_no_acknowledged_row_is_lost_when_the_writer_is_killed(tmp_path):
