@@ -37,6 +37,8 @@ def bar_chart(
 ) -> str:
     """Returns an SVG with one row a language and one bar a series; more than 24 languages go into two columns.
 
+    The bars of the last series carry their figure, so put what matters last.
+
     Args:
         series: label (a model) -> language -> value; a missing or None value leaves a gap.
         title: over the plot, and its accessible name.
@@ -56,10 +58,14 @@ def bar_chart(
     codes = codes if languages is None else list(languages)
     lines = dict(references or {})
     drawn = [value for values in series.values() for code in codes if (value := values.get(code)) is not None]
-    if not drawn:
-        raise BabelclipError("The chart has no value to draw. Give at least one series with one finite value.")
+    if not drawn or not all(value >= 0 and math.isfinite(value) for value in drawn):
+        raise BabelclipError(
+            f"The chart got {'no value' if not drawn else 'a negative value, NaN or infinity'}; bars need finite "
+            "values from 0 up. Leave out what was not measured, by None."
+        )
     factor = 100 if percent else 1
-    ticks = _ticks(0.0, factor * max([*drawn, *lines.values()]), 6)
+    end = factor * max([*drawn, *lines.values()]) or 1.0
+    ticks = _ticks(0.0, end, 6, outside=False)
     n_panels = 1 if len(codes) <= _ROWS_A_PANEL else 2
     per_panel = math.ceil(len(codes) / n_panels)
     labels = {code: language_codes.name(code) + ("*" if code in untaught else "") for code in codes}
@@ -79,6 +85,7 @@ def bar_chart(
                 labels,
                 {label: factor * value for label, value in lines.items()},
                 ticks,
+                end,
                 colours,
                 left=panel * (panel_width + 28),
                 top=top,
@@ -101,6 +108,7 @@ def _bar_panel(
     labels: Mapping[str, str],
     lines: Mapping[str, float],
     ticks: Sequence[float],
+    end: float,
     colours: Sequence[str],
     *,
     left: float,
@@ -108,10 +116,10 @@ def _bar_panel(
     width: float,
     shares: Mapping[str, float],
 ) -> str:
-    """Returns one column of rows with grid, bars and reference lines; values are as on the axis."""
+    """Returns one column of rows with grid, bars and reference lines; values are those of the axis, up to `end`."""
     bar, row = shares["bar"], shares["row"]
     origin = left + shares["label"]
-    scale = (left + width - origin - 12) / ticks[-1]
+    scale = (left + width - origin - 34) / end  # room for the figure behind the longest bar
     bottom = top + row * len(codes)
     parts = []
     for tick in ticks:
@@ -132,6 +140,9 @@ def _bar_panel(
                 f'<rect x="{origin:.1f}" y="{y + bar * j:.1f}" width="{length:.1f}" height="{bar - 1:.1f}" rx="1.5" '
                 f'fill="{escape(colours[j % len(colours)])}"><title>{tip}</title></rect>'
             )
+            if j == len(series) - 1:  # figures behind every bar would be a table, and that stands beside the plot
+                figure = f"{value:.1f}" if end < 10 else f"{value:.0f}"
+                parts.append(_text(origin + length + 4, y + bar * (j + 1) - 0.5, figure, size=10, opacity=0.75))
     for label, value in lines.items():
         x = origin + scale * value
         parts.append(_line(x, top - 4, x, bottom + 2, opacity=0.8, dash="4 3", tip=f"{label}: {_number(value)}"))
@@ -191,7 +202,7 @@ def line_chart(
     entries = [(label, colours[i % len(colours)], "") for i, label in enumerate(series)]
     legend, top = _legend([*entries, *((label, "currentColor", "4 3") for label in lines)], width, 44)
     left = 16 + 6.6 * max(len(_number(tick)) for tick in y_ticks) + 10
-    top, bottom, right = top + 16, height - 44, width - 12
+    top, bottom, right = top + 32, height - 44, width - 12
 
     def place(x: float, y: float) -> tuple[float, float]:
         span = max(xs) - min(xs) or 1.0
