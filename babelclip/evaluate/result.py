@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from babelclip import __version__
 from babelclip.errors import BabelclipError
 
-_PACKAGES = ("babelclip", "torch", "transformers", "tokenizers", "numpy", "pillow")
+_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pillow")
 
 # Field -> type, in the order in which results are written.
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -86,7 +87,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    found = {"babelclip": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)

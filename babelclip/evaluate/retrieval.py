@@ -188,36 +188,30 @@ def evaluate_features(
         )
     clusters = {"t2i": own if text_images is None else np.asarray(text_images), "i2t": np.arange(len(images))}
     covered = language_codes.covers(declared, code) if declared else None
-    results = []
+    results: list[dict[str, Any]] = []
     for direction in directions:
         start = time.perf_counter()
         if direction == "t2i":
             scores = score_queries(texts, images, same_group(own, picture), ks)
         else:
             scores = score_queries(images, texts, same_group(picture, own), ks, exclude_unanswerable=True)
+        figures = _figures(scores, direction, clusters[direction], facts.seed)
         results.append(
             {
-                "dataset": facts.dataset,
-                "model": facts.model,
+                **asdict(facts),
+                **figures,
                 "pretrained": facts.revision,
                 "task": "zeroshot_retrieval",
                 "language": code,
-                "metrics": _metrics(scores, direction),
-                "direction": direction,
                 "captions_per_image": captions_per_image,
                 "relevance": relevance,
                 "n_images": len(images),
                 "n_captions": len(texts),
-                "n_queries": len(scores.queries),
-                "n_excluded": scores.n_excluded,
-                "k": list(scores.ks),
                 "declared": covered,
-                "intervals": _intervals(scores, clusters[direction], facts.seed),
                 "versions": versions(),
                 "seconds": round(text_seconds + time.perf_counter() - start, 3),
                 "seconds_images": round(image_seconds, 3),
                 "notes": [*notes, *scores.notes, *_language_notes(code, covered)],
-                **{field: value for field, value in asdict(facts).items() if field not in ("model", "dataset")},
             }
         )
     if len(results) == len(DIRECTIONS):
@@ -229,15 +223,19 @@ def evaluate_features(
     return [_in_order(result) for result in results]
 
 
-def _metrics(scores: QueryScores, direction: str) -> dict[str, float]:
+def _figures(scores: QueryScores, direction: str, clusters: npt.NDArray[Any], seed: int) -> dict[str, Any]:
+    """Returns the fields of a result that follow from the scores; `clusters` holds one id a query, scored or not."""
     means = scores.summary()
     names = {f"{_CLIP_BENCHMARK_NAMES[direction]}@{k}": means[f"R@{k}"] for k in scores.ks}
-    return {**means, **names}
-
-
-def _intervals(scores: QueryScores, clusters: npt.NDArray[Any], seed: int) -> dict[str, list[float]]:
     low, high = bootstrap_interval(scores.hits, clusters=clusters[scores.queries], seed=seed)
-    return {f"R@{k}": [float(low[i]), float(high[i])] for i, k in enumerate(scores.ks)}
+    return {
+        "direction": direction,
+        "k": list(scores.ks),
+        "n_queries": len(scores.queries),
+        "n_excluded": scores.n_excluded,
+        "metrics": {**means, **names},
+        "intervals": {f"R@{k}": [float(low[i]), float(high[i])] for i, k in enumerate(scores.ks)},
+    }
 
 
 def _language_notes(code: str, covered: bool | None) -> list[str]:

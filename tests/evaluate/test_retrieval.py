@@ -66,7 +66,7 @@ def test_two_languages_and_directions_give_four_complete_results():
         assert result["dataset"] == "animals"
         assert result["model"] == "dictionary"
         assert result["space"] == "tests/axes"
-        assert {"python", "numpy"} <= set(result["versions"])
+        assert {"babelclip", "python", "numpy"} <= set(result["versions"])
         low, high = result["intervals"]["R@1"]
         assert low <= result["metrics"]["R@1"] <= high
         assert json.loads(json.dumps(result)) == result
