@@ -11,13 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from babelclip.data.captions import Captions
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path
 from babelclip.models.clip import Clip
@@ -32,6 +31,9 @@ from babelclip.train.losses import clip_loss
 from babelclip.train.recipe import Recipe, Train, recipe_to_dict, to_toml
 from babelclip.train.texts import TokenTable
 from babelclip.train.trainable import count_weights, lock_still, select_parameters, set_dropout
+
+if TYPE_CHECKING:
+    from babelclip.data.captions import Captions
 
 # The start of CLIP, 1 / 0.07, for a model that has no scale yet.
 _FIRST_LOGIT_SCALE = 1 / 0.07

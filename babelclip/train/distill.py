@@ -12,13 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from babelclip.data.captions import Captions
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path
 from babelclip.models.text import TextEncoder
@@ -30,6 +29,9 @@ from babelclip.train.frozen import FrozenStates, UpperLayers, can_cut
 from babelclip.train.recipe import Recipe, Train, recipe_to_dict, to_toml
 from babelclip.train.texts import Inputs, TokenTable
 from babelclip.train.trainable import count_weights, encoder_layers, select_parameters, set_dropout, trained_layers
+
+if TYPE_CHECKING:
+    from babelclip.data.captions import Captions
 
 _LOG = logging.getLogger(__name__)
 _DISTILL_LOSSES = ("mse", "mse_sum", "cosine", "infonce")

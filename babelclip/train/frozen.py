@@ -191,3 +191,23 @@ def _weights_below(student: TextEncoder, first_layer: int) -> str:
             digest.update(name.encode())
             digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def upper_pooled(student: TextEncoder, states: FrozenStates, first_layer: int, token_budget: int = 4096) -> np.ndarray:
+    """Returns the pooled backbone output before the head (N, H) float32, computed from kept states.
+
+    It is what `student.encode(texts, before_head=True)` gives, up to the rounding of the states.
+    """
+    config: Any = student.backbone.config
+    features = np.empty((len(states.lengths), int(config.hidden_size)), dtype=np.float32)
+    layers = len(encoder_layers(student.backbone))
+    device = next(student.parameters()).device
+    with inference(student):
+        for rows in token_batches(states.lengths.tolist(), token_budget):
+            hidden, mask = (tensor.to(device) for tensor in states.load(rows))
+            if first_layer < layers:
+                hidden = pool(through_layers(student, hidden, mask, first_layer, layers), mask, student.pooling)
+            else:
+                hidden = hidden[:, 0]
+            features[rows] = hidden.float().cpu().numpy()
+    return features

@@ -118,7 +118,8 @@ def test_accumulated_batches_of_unequal_size_give_the_step_of_one_large_batch(tm
 
 def test_one_seed_repeats_and_two_seeds_differ(tmp_path: Path):
     runs = [
-        start(tmp_path / name, small_model(0.2).train(), Rows(seed=s), seed=s)[0] for name, s in zip("abc", (0, 0, 1))
+        start(tmp_path / name, small_model(0.2).train(), Rows(seed=s), seed=s)[0]
+        for name, s in zip("abc", (0, 0, 1), strict=True)
     ]
     assert same_weights(runs[0], runs[1])
     assert not same_weights(runs[0], runs[2])
@@ -165,7 +166,7 @@ def test_a_finished_run_that_is_resumed_does_nothing_and_a_longer_one_goes_on(tm
 
 def test_a_run_is_not_overwritten_nor_resumed_with_another_recipe(tmp_path: Path):
     start(tmp_path, steps=5, schedule="cosine")
-    with pytest.raises(BabelclipError, match="already holds a run at step 5.*--resume"):
+    with pytest.raises(BabelclipError, match=r"already holds a run at step 5.*--resume"):
         start(tmp_path, steps=5)
     with pytest.raises(BabelclipError, match=r"train\.lr was 0\.01 and is 0\.02"):
         start(tmp_path, steps=5, schedule="cosine", lr=0.02, resume=True)
