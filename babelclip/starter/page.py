@@ -22,6 +22,7 @@ from babelclip.starter.page_parts import (
     el,
     join,
     language_heads,
+    language_of,
     percent,
     section,
     wide_table,
@@ -97,8 +98,8 @@ def _headline(report: Mapping[str, Any]) -> str:
     of = "photographs" if table.get("id", "photos") == "photos" else "pictures"
     parts = [
         ("english", "in {} of all cases in English"),
-        ("taught_mean", "{} in the languages it was taught"),
-        ("untaught_mean", "{} in languages it was never taught"),
+        ("taught_mean", "{} on average over the languages it was taught"),
+        ("untaught_mean", "{} over languages it was never taught"),
     ]
     student = [text.format(percent(summary[key])) for key, text in parts if summary.get(key) is not None]
     if not student:
@@ -138,7 +139,19 @@ def _tiles(report: Mapping[str, Any]) -> Markup | None:
     if not tiles:
         return None
     meaning = "R@10, text to image: the share of captions for which a right picture is among the first ten"
-    return join(el("p", meaning, class_="tiles-of quiet"), el("dl", tiles, class_="tiles"))
+    return join(el("p", meaning, class_="tiles-of quiet"), el("dl", tiles, class_="tiles"), _averaged(report))
+
+
+def _averaged(report: Mapping[str, Any]) -> Markup | None:
+    """Returns which languages the two means are over, where the summary lists them."""
+    summary: Mapping[str, Any] = report.get("summary") or {}
+    parts = []
+    for name in ("taught", "untaught"):
+        codes: Sequence[str] = summary.get(f"{name}_languages") or []
+        if codes:
+            listed = ", ".join(language_of(report, code).name for code in codes)
+            parts.append(f"Mean of {name} languages: {listed}.")
+    return el("p", " ".join(parts), class_="made quiet") if parts else None
 
 
 def _machine(report: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from babelclip import languages
 
 _VOID = frozenset({"img", "meta", "br"})
 _NO_VALUE = "–"
+_PRINTABLE_COLUMNS = 12
 
 
 class Markup(str):
@@ -161,6 +162,8 @@ def wide_table(
     """
     first = el("tr", el("th", corner, scope="col", class_="corner"), heads)
     body = [el("tr", el("th", name, scope="row"), cells, class_=kind or None) for name, cells, kind in rows]
-    table = el("table", el("thead", first), el("tbody", body))
+    # On paper nothing scrolls: the style sheet turns a table with many columns on its side, for which it needs --n.
+    turned = {"class_": "turned", "style": f"--n:{len(heads) + 1}"} if len(heads) > _PRINTABLE_COLUMNS else {}
+    table = el("table", el("thead", first), el("tbody", body), **turned)
     box = el("div", table, class_="scroll", role="region", tabindex="0", aria_label=label)
     return el("figure", el("figcaption", title), box, class_="table")

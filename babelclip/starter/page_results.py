@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ def photographs(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def cell(row: Mapping[str, Any], direction: str, code: str, metric: str) -> float | None:
     """Returns one figure of a table, 0..1, or None where it was not measured."""
     value = ((row.get(direction) or {}).get(code) or {}).get(metric)
-    return None if value is None else float(value)
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def tables(report: Mapping[str, Any]) -> Markup:
@@ -104,11 +105,19 @@ def _metric_table(report: Mapping[str, Any], table: Mapping[str, Any], direction
 
 
 def mean_groups(report: Mapping[str, Any], codes: Sequence[str]) -> dict[str, list[str]]:
-    """Returns the languages of the two means, English left out; a mean over no language is left out too."""
+    """Returns the languages of the two means, never English; a mean over no language is left out.
+
+    Where the summary lists the languages of its means (`taught_languages`, `untaught_languages`) these are taken, so
+    that table and headline agree; otherwise all of `codes`.
+    """
+    summary: Mapping[str, Any] = report.get("summary") or {}
     foreign = [code for code in codes if not is_english(code)]
     taught = [code for code in foreign if language_of(report, code).taught]
-    groups = {"mean of taught": taught, "mean of untaught": [code for code in foreign if code not in taught]}
-    return {name: group for name, group in groups.items() if group}
+    groups = {"taught": taught, "untaught": [code for code in foreign if code not in taught]}
+    for name, group in groups.items():
+        listed = summary.get(f"{name}_languages") or group
+        groups[name] = [code for code in group if code in listed]
+    return {f"mean of {name}": group for name, group in groups.items() if group}
 
 
 def _figure_cell(value: float | None, kind: str | None = None) -> Markup:

@@ -300,6 +300,22 @@ def test_mean_over_languages_is_left_out_where_one_is_missing(report: dict[str, 
     assert cells == ["42.5", "–", "41.0", "42.0", "43.0", "44.0", "–"]
 
 
+def test_means_are_over_the_languages_that_the_summary_lists(report: dict[str, Any]) -> None:
+    report["summary"] |= {"taught_languages": ["de"], "untaught_languages": ["fi"]}
+    html = render_page(report | {"tables": [table("photos")]})
+    row = html[html.index("row after", html.index('id="tables"')) :]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", row)[:2] == ["42.0", "45.0"]
+    assert "Mean of untaught languages: Finnish." in Page(html).text
+
+
+def test_table_with_many_columns_can_be_turned_on_paper(report: dict[str, Any]) -> None:
+    codes = "en de ar sv fi nl th vi uk hi ko ja zh ru pl cs hu".split()
+    page = Page(render_page(report | {"tables": [table(languages=codes)]}))
+    turned = page.all("table", class_="turned")
+    assert len(turned) == 6, "the languages without a figure have a column too"
+    assert {attributes["style"] for attributes, _ in turned} == {f"--n:{len(codes) + 3}"}
+
+
 def test_plots_name_every_language_and_the_trivial_predictor(report: dict[str, Any]) -> None:
     page = Page(render_page(report))
     drawn = "".join(text for _, text in page.all("svg"))
