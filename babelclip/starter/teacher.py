@@ -90,9 +90,15 @@ def build_teacher(
     class_vectors = text.encode([PROMPT.format(name) for name in classnames])
     mean = class_vectors.mean(axis=0)
     with torch.no_grad():
-        text.head[1].bias.copy_(torch.from_numpy(-mean))
+        text.get_parameter("head.1.bias").copy_(torch.from_numpy(-mean))
     image = _image_tower(
-        state, class_weight, class_bias, class_vectors - mean, config or EfficientNetLiteConfig(), preprocess, classifier
+        state,
+        class_weight,
+        class_bias,
+        class_vectors - mean,
+        config or EfficientNetLiteConfig(),
+        preprocess,
+        classifier,
     )
     return Clip(space=SPACE, text=text, image=image, languages=("en",), name=NAME, attribution=ATTRIBUTION)
 
@@ -132,8 +138,8 @@ def read_sentence_encoder(folder: Path) -> TextEncoder:
     """
     config: dict[str, Any] = read_json(folder / "config.json")
     # Facts of the run that wrote the file, not of the model.
-    dropped = ("_name_or_path", "architectures", "gradient_checkpointing", "position_embedding_type")
-    dropped += ("transformers_version", "use_cache", "torch_dtype", "dtype")
+    dropped = {"_name_or_path", "architectures", "gradient_checkpointing", "position_embedding_type"}
+    dropped |= {"transformers_version", "use_cache", "torch_dtype", "dtype"}
     backbone_config = {name: value for name, value in config.items() if name not in dropped}
     tokenizer = TextTokenizer.from_file(
         folder / "tokenizer.json", max_length=_MAX_LENGTH, pad_id=config.get("pad_token_id") or 0
@@ -207,7 +213,9 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise BabelclipError(f"{path} is not a torch file of tensors only ({error}). Install its package again.") from error
+        raise BabelclipError(
+            f"{path} is not a torch file of tensors only ({error}). Install its package again."
+        ) from error
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise BabelclipError(f"{path} is not a state dict, that is, names with tensors. Install its package again.")
     return dict(content)
