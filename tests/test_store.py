@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import doctest
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from babelclip import store as module
 from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.id_index import IdIndex
 from babelclip.store import EmbeddingStore
@@ -568,3 +570,9 @@ def test_no_acknowledged_row_is_lost_when_the_writer_is_killed(tmp_path):
         assert resumed.read_bytes() == whole.read_bytes()
     resumed, whole = EmbeddingStore.open(folder), EmbeddingStore.open(tmp_path / "uninterrupted")
     assert resumed.rows.equals(whole.rows)
+
+
+def test_the_example_in_the_documentation_runs():
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -1,0 +1,1 @@
+"""What goes in: captions (`babelclip.data.captions`) and pictures (`babelclip.data.images`)."""

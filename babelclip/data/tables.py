@@ -1,0 +1,345 @@
+"""Tables of text as they come from files: columns of strings, and what could not be read with its line.
+
+One reader per format gives a `RawTable`; what the columns mean is the matter of `babelclip.data.captions`.
+
+* **JSONL**: one object a line. **CSV**: RFC 4180 with a header row; quoted values may span lines. **TSV**: a header
+  row, and no quoting: a quotation mark is a character like any other. **Parquet**: columns of text or whole numbers.
+  **Lines**: one text a line, no header.
+* Each may be gzipped. A byte order mark is dropped; lines end in LF or CRLF. Whole numbers become their decimal text.
+* Bytes that are not UTF-8 come as lone surrogates, which no valid text contains, so that such a row is found and
+  left out by itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import gzip
+import io
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from babelclip.errors import BabelclipError, closest
+
+FORMATS = (".parquet", ".jsonl", ".csv", ".tsv")
+BLANK = "blank line"
+NOT_OBJECT = "not a JSON object"
+NOT_TEXT = "value is not text"
+NOT_UTF8 = "not UTF-8"
+WRONG_COLUMNS = "wrong number of columns"
+
+_OTHER_NAMES = {".pq": ".parquet", ".ndjson": ".jsonl", ".tab": ".tsv"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# Far above any caption: a quotation mark that is never closed ends here instead of eating the memory.
+_LARGEST_CSV_VALUE = 1 << 24
+
+
+@dataclasses.dataclass
+class RawTable:
+    """N rows of strings.
+
+    Attributes:
+        source: the file, for messages.
+        names: the names of all columns there, those not wanted included.
+        columns: values of the wanted columns by name in lower case, (N,) Arrow strings, null where a value lacks.
+        places: (N,) int64, where each row begins: the line, counted from 1, or for Parquet the row, from 0.
+        positions: (N,) int64, number of each row in the file, counted from 0 with those that were left out.
+        skipped: number of rows left out, by reason.
+        first_skipped: place and reason of the first of them.
+        unit: what `places` counts, `line` or `row`.
+    """
+
+    source: str
+    names: list[str]
+    columns: dict[str, pa.ChunkedArray]
+    places: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
+    skipped: Counter[str] = dataclasses.field(default_factory=Counter)
+    first_skipped: tuple[int, str] | None = None
+    unit: str = "line"
+
+
+def file_format(path: Path) -> str:
+    """Returns which of `FORMATS` the name of `path` tells, `.gz` set aside.
+
+    Raises:
+        BabelclipError: it tells another or none.
+    """
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    suffix = _OTHER_NAMES.get(suffix, suffix)
+    if suffix not in FORMATS:
+        raise BabelclipError(
+            f"{path} has the ending {suffix!r}. Captions are kept in {', '.join(FORMATS)}: convert the file or rename "
+            "it; one text a line is read by read_lines and read_moses."
+        )
+    return suffix
+
+
+def read_table(path: Path, wanted: Collection[str]) -> RawTable:
+    """Returns the columns of `path` whose names, in lower case, are in `wanted`.
+
+    Raises:
+        BabelclipError: the file is missing, of another format, or damaged.
+    """
+    _check_file(path)
+    readers = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_tsv}
+    with _GzipErrors(path):
+        return readers[file_format(path)](path, wanted)
+
+
+def read_plain_lines(path: Path) -> list[str]:
+    """Returns the lines of a text file without their ends; bytes that are not UTF-8 come as lone surrogates."""
+    _check_file(path)
+    with _GzipErrors(path), _open_text(path) as file:
+        return [_without_end(line) for line in file]
+
+
+def raw_columns(source: str, columns: dict[str, Sequence[Any]]) -> RawTable:
+    """Returns a table of columns in memory, of one length; values are text, whole numbers or None."""
+    arrays: dict[str, pa.ChunkedArray] = {}
+    problems: dict[int, str] = {}
+    for name, values in columns.items():
+        arrays[name], found = _strings(values)
+        problems.update({**found, **problems})
+    count = len(next(iter(arrays.values())))
+    kept = np.setdiff1d(np.arange(count), list(problems))
+    if problems:
+        arrays = {name: array.take(pa.array(kept)) for name, array in arrays.items()}
+    first = min(problems.items(), default=None)
+    return RawTable(source, list(columns), arrays, kept, kept, Counter(problems.values()), first, unit="row")
+
+
+def is_utf8(text: str) -> bool:
+    """Returns whether `text` came from valid UTF-8."""
+    return _SURROGATE.search(text) is None
+
+
+class RowCollector:
+    """Gathers a `RawTable` row by row, in the order of `columns`."""
+
+    def __init__(self, source: str, columns: Iterable[str]) -> None:
+        self._source = source
+        self.columns: dict[str, list[str | None]] = {name: [] for name in columns}
+        self._places: list[int] = []
+        self._positions: list[int] = []
+        self._problems: list[tuple[int, str]] = []
+
+    def add_column(self, name: str) -> None:
+        """Takes a column that the rows so far did not have; it is null there."""
+        self.columns[name] = [None] * len(self._places)
+
+    def add(self, line: int, position: int, values: Iterable[Any], problem: str | None = None) -> None:
+        """Takes one row, values in the order of the columns; or counts it under `problem`, its own or a value's."""
+        texts = []
+        for value in values if problem is None else ():
+            text, problem = _text_of(value)
+            if problem:
+                break
+            texts.append(text)
+        if problem is not None:
+            self._problems.append((line, problem))
+            return
+        self._places.append(line)
+        self._positions.append(position)
+        for column, text in zip(self.columns.values(), texts, strict=True):
+            column.append(text)
+
+    def table(self, names: Iterable[str]) -> RawTable:
+        """Returns what was gathered; `names` are those of all columns of the file."""
+        return RawTable(
+            self._source,
+            list(names),
+            {name: _chunked(pa.array(values, pa.string())) for name, values in self.columns.items()},
+            np.array(self._places, np.int64),
+            np.array(self._positions, np.int64),
+            Counter(problem for _, problem in self._problems),
+            min(self._problems, default=None),
+        )
+
+
+# -- one reader per format -------------------------------------------------------------------------------------------
+
+
+def _read_jsonl(path: Path, wanted: Collection[str]) -> RawTable:
+    names: dict[str, None] = {}
+    collector = RowCollector(str(path), ())
+    with _open_text(path) as file:
+        for position, line in enumerate(file):
+            row, problem = _json_object(line)
+            found = {name.lower(): value for name, value in row.items()}
+            for name in found.keys() - names.keys():
+                names[name] = None
+                if name in wanted:
+                    collector.add_column(name)
+            collector.add(position + 1, position, map(found.get, collector.columns), problem)
+    return collector.table(names)
+
+
+def _json_object(line: str) -> tuple[dict[str, Any], str | None]:
+    """Returns (the object in a line, problem)."""
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return {}, BLANK if not line.strip() else NOT_OBJECT if is_utf8(line) else NOT_UTF8
+    return (row, None) if isinstance(row, dict) else ({}, NOT_OBJECT)
+
+
+def _read_csv(path: Path, wanted: Collection[str]) -> RawTable:
+    with _open_text(path) as file:
+        return _read_rows(path, _csv_rows(path, file), wanted)
+
+
+def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """Yields the line where each row begins, and the row."""
+    limit = csv.field_size_limit(_LARGEST_CSV_VALUE)
+    reader, begin = csv.reader(file, strict=True), 1
+    try:
+        for row in reader:
+            yield begin, row
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise BabelclipError(
+            f"{path}, line {begin}: {error}. CSV puts values that contain commas, quotation marks or line ends into "
+            "quotation marks and doubles those within: write the file again with a CSV library, or use JSONL."
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _read_tsv(path: Path, wanted: Collection[str]) -> RawTable:
+    with _open_text(path) as file:
+        lines = enumerate(map(_without_end, file), 1)
+        return _read_rows(path, ((number, line.split("\t") if line else []) for number, line in lines), wanted)
+
+
+def _read_rows(path: Path, rows: Iterator[tuple[int, list[str]]], wanted: Collection[str]) -> RawTable:
+    """Returns the table of `rows`, the first of which is the header; a row [] is a blank line."""
+    header = [name.strip().lower() for name in next(rows, (1, []))[1]]
+    _check_distinct(path, [name for name in header if name in wanted])
+    columns = {name: place for place, name in enumerate(header) if name in wanted}
+    collector = RowCollector(str(path), columns)
+    for position, (line, row) in enumerate(rows):
+        problem = None if len(row) == len(header) else WRONG_COLUMNS if row else BLANK
+        collector.add(line, position, (row[place] for place in columns.values()), problem)
+    return collector.table(header)
+
+
+def _read_parquet(path: Path, wanted: Collection[str]) -> RawTable:
+    source: Path | io.BytesIO = path
+    if path.name.lower().endswith(".gz"):
+        source = io.BytesIO(gzip.decompress(path.read_bytes()))
+    try:
+        file = pq.ParquetFile(source)
+        names = list(file.schema_arrow.names)
+        content = file.read(columns=[name for name in names if name.lower() in wanted])
+    except (pa.ArrowException, OSError) as error:
+        raise BabelclipError(f"{path} is not a whole Parquet file ({error}): copy it or write it again.") from error
+    _check_distinct(path, [name.lower() for name in content.column_names])
+    for name in content.column_names:
+        kind = str(getattr(content[name].type, "value_type", content[name].type))
+        is_list = pa.types.is_nested(content[name].type)
+        if is_list or not re.fullmatch(r"null|u?int\d+|(large_)?(string|binary)|(string|binary)_view", kind):
+            raise BabelclipError(
+                f"{path}: column {name!r} has type {content[name].type}. Captions take columns of text, or of whole "
+                "numbers: convert it, for example to one row per text instead of a list of texts."
+            )
+    if not content.column_names:
+        none = np.empty(0, np.int64)
+        return RawTable(str(path), names, {}, none, none, unit="row")
+    table = raw_columns(str(path), {name.lower(): content[name] for name in content.column_names})
+    table.names = names
+    return table
+
+
+# -- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _check_file(path: Path) -> None:
+    if path.is_file():
+        return
+    near = closest(path.name, [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else [])
+    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Check the path."
+    raise BabelclipError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}, and a file is needed. {hint}")
+
+
+def _check_distinct(path: Path, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BabelclipError(
+            f"{path} has the column {twice[0]!r} more than once (upper and lower case are the same). A column occurs "
+            "once: rename or remove the others."
+        )
+
+
+def _open_text(path: Path) -> TextIO:
+    """Returns a text file, gzipped or not, open for reading; only LF ends a line."""
+    opened: Any = gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+    return io.TextIOWrapper(opened, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+
+
+class _GzipErrors:
+    """Turns what gzip raises on a damaged file into a message that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (EOFError, gzip.BadGzipFile, zlib.error)):
+            raise BabelclipError(
+                f"{self._path} is not a whole gzip file ({error}): copy it again from where it came from."
+            ) from error
+
+
+def _without_end(line: str) -> str:
+    return line.removesuffix("\n").removesuffix("\r")
+
+
+def _text_of(value: Any) -> tuple[str | None, str | None]:
+    """Returns (value as text, problem)."""
+    if value is None:
+        return None, None
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "surrogateescape")
+    if isinstance(value, str):
+        return (value, None) if is_utf8(value) else (None, NOT_UTF8)
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return str(value), None
+    return None, NOT_TEXT
+
+
+def _strings(values: Any) -> tuple[pa.ChunkedArray, dict[int, str]]:
+    """Returns values as Arrow strings, and the problem of each row that has one (its value is null)."""
+    try:
+        if not isinstance(values, (pa.Array, pa.ChunkedArray)):
+            return _chunked(pa.array(values, pa.string())), {}
+        if pa.types.is_dictionary(values.type):
+            values = values.cast(values.type.value_type)
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            # Another tool may have stored any bytes as text, and only the cast from bytes looks at them.
+            values = values.cast(pa.binary())
+        return _chunked(values.cast(pa.string())), {}
+    except (pa.ArrowException, UnicodeError, TypeError, ValueError):
+        # Some value is of another type or is not UTF-8: value by value, to name the row.
+        if isinstance(values, (pa.Array, pa.ChunkedArray)):
+            values = values.cast(pa.binary()) if str(values.type).endswith("string") else values
+            values = values.to_pylist()
+        pairs = [_text_of(value) for value in values]
+        problems = {row: problem for row, (_, problem) in enumerate(pairs) if problem is not None}
+        return _chunked(pa.array([text for text, _ in pairs], pa.string())), problems
+
+
+def _chunked(values: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    return values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
