@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from babelclip.data.captions import Captions, text_key
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path
 from babelclip.models.clip import Clip
@@ -31,9 +32,6 @@ from babelclip.train.losses import clip_loss
 from babelclip.train.recipe import Recipe, Train, recipe_to_dict, to_toml
 from babelclip.train.texts import TokenTable
 from babelclip.train.trainable import count_weights, lock_still, select_parameters, set_dropout
-
-if TYPE_CHECKING:
-    from babelclip.data.captions import Captions
 
 # The start of CLIP, 1 / 0.07, for a model that has no scale yet.
 _FIRST_LOGIT_SCALE = 1 / 0.07
@@ -248,7 +246,7 @@ class _Data:
 
 def text_groups(texts: Sequence[str]) -> np.ndarray:
     """Returns a number for each text (N,) int64, the same for texts that differ in case or spacing only."""
-    return _distinct([" ".join(text.casefold().split()) for text in texts])[1]
+    return _distinct([text_key(text) for text in texts])[1]
 
 
 def _distinct(values: Sequence[str]) -> tuple[list[str], np.ndarray]:

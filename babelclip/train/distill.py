@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from babelclip.data.captions import Captions
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path
 from babelclip.models.text import TextEncoder
@@ -29,9 +29,6 @@ from babelclip.train.frozen import FrozenStates, UpperLayers, can_cut
 from babelclip.train.recipe import Recipe, Train, recipe_to_dict, to_toml
 from babelclip.train.texts import Inputs, TokenTable
 from babelclip.train.trainable import count_weights, encoder_layers, select_parameters, set_dropout, trained_layers
-
-if TYPE_CHECKING:
-    from babelclip.data.captions import Captions
 
 _LOG = logging.getLogger(__name__)
 _DISTILL_LOSSES = ("mse", "mse_sum", "cosine", "infonce")
@@ -117,7 +114,7 @@ def distill(
     held_out = None if validation is None else _held_out(reader, validation, targets)
     set_dropout(student, recipe.student.dropout)
     trivial = _trivial(targets, rows, recipe.train.seed)
-    languages = dict(Counter(captions.langs))
+    languages = captions.language_counts()
     result = loop.run(
         reader.model,
         _step_loss(recipe, trivial),

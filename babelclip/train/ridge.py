@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import nn
 
+from babelclip.data.captions import Captions
 from babelclip.errors import BabelclipError
 from babelclip.models.text import DEFAULT_TOKEN_BUDGET, TextEncoder
 from babelclip.train.losses import dim_mismatch
-
-if TYPE_CHECKING:
-    from babelclip.data.captions import Captions
 
 
 def pooled_features(

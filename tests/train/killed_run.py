@@ -1,4 +1,4 @@
-"""Trains twice: once undisturbed, once killed (SIGKILL) at random moments and resumed. Prints what was done as JSON.
+"""Trains undisturbed, trains killed (SIGKILL) at random moments and resumed, trains until Ctrl-C. Prints JSON.
 
 Run by test_resume.py. The runs are processes forked from this one, which has torch imported but has computed nothing,
 so that a kill costs milliseconds and not an import.
@@ -12,9 +12,14 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+# What the runs import late is imported here once, and not in every fork.
+import accelerate  # noqa: F401
 import torch
+import transformers.models.bert.modeling_bert  # noqa: F401
+from transformers import AutoConfig, AutoModel  # noqa: F401
 
 from babelclip.store import EmbeddingStore
 from babelclip.train.distill import distill
@@ -22,7 +27,7 @@ from babelclip.train.recipe import Recipe, apply_overrides
 from tests.conftest import make_text_encoder
 from tests.train.parts import make_captions, make_store
 
-STEPS = 60
+STEPS = 40
 SETTINGS = [
     f"train.steps={STEPS}",
     "train.schedule=cosine",
@@ -34,24 +39,28 @@ SETTINGS = [
     "train.validate_every=10",
     "train.log_every=1",
 ]
+CASES = {"dropout": ["student.dropout=0.1"], "kept states": ["student.trainable=last 1 layers"]}
+ENDLESS = ["train.steps=100000", "train.save_every=0", "train.validate_every=0"]
 
 
-def train(folder: Path, name: str, overrides: list[str]) -> None:
+def train(folder: Path, overrides: list[str]) -> None:
+    """Trains in `folder`, going on where an earlier run was stopped, and saves the student beside it."""
     torch.set_num_threads(1)
     student = make_text_encoder()
     recipe = apply_overrides(Recipe(), [*SETTINGS, *overrides])
-    store = EmbeddingStore.open(folder / "store")
-    captions, held_out = make_captions(), make_captions(10)
-    result = distill(student, captions, store, recipe, folder / name, validation=held_out, resume=True, progress=False)
-    torch.save(student.state_dict(), folder / f"{name}.pt")
-    assert result.run.status == "finished"
+    store = EmbeddingStore.open(folder.parent / "store")
+    held_out = make_captions(10)
+    result = distill(student, make_captions(), store, recipe, folder, validation=held_out, resume=True, progress=False)
+    torch.save(student.state_dict(), folder.with_suffix(".pt"))
+    (folder / "ended.json").write_text(json.dumps([result.run.status, result.run.step]))
 
 
-def forked(folder: Path, name: str, overrides: list[str]) -> int:
+def forked(work: Callable[[], object]) -> int:
+    """Returns the id of a new process that does the work and nothing else."""
     child = os.fork()
     if child == 0:
         try:
-            train(folder, name, overrides)
+            work()
         except BaseException as error:
             sys.stderr.write(f"{error!r}\n")
             sys.stderr.flush()
@@ -60,41 +69,52 @@ def forked(folder: Path, name: str, overrides: list[str]) -> int:
     return child
 
 
-def steps_logged(folder: Path) -> int:
-    log = folder / "cut" / "log.jsonl"
+def ended(child: int) -> int:
+    """Returns the wait status of a process once it is over."""
+    return os.waitpid(child, 0)[1]
+
+
+def lines_logged(folder: Path) -> int:
+    log = folder / "log.jsonl"
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
-def kill_at(child: int, folder: Path, lines: int, pause: float) -> bool:
-    """Kills the child `pause` seconds after its log has `lines` lines; False if it was done before."""
-    while steps_logged(folder) < lines:
+def signal_at(child: int, folder: Path, lines: int, pause: float, number: int) -> int | None:
+    """Sends a signal `pause` seconds after the log has `lines` lines; returns the wait status, None if over before."""
+    while lines_logged(folder) < lines:
         if os.waitpid(child, os.WNOHANG)[0]:
-            return False
+            return None
         time.sleep(0.0005)
     time.sleep(pause)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
+    os.kill(child, number)
+    return ended(child)
 
 
-def main(folder: Path, overrides: list[str]) -> None:
-    # In a child as well: the parent must not compute before it forks, or its threads would be missing in the children.
-    maker = os.fork()
-    if maker == 0:
-        make_store(folder / "store")
-        os._exit(0)
-    os.waitpid(maker, 0)
-    _, status = os.waitpid(forked(folder, "whole", overrides), 0)
-    assert status == 0, "the undisturbed run failed"
+def killed_and_resumed(folder: Path, overrides: list[str]) -> list[int]:
+    """Trains through four kills; returns the lines of the log at each."""
     kills = []
-    for low, high in ((0, 0), (1, 20), (21, 40), (41, 60)):
+    for low, high in ((0, 0), (1, 13), (14, 26), (27, STEPS)):
         lines, pause = random.randint(low, high), random.random() * 0.02
-        if kill_at(forked(folder, "cut", overrides), folder, lines, pause):
-            kills.append(steps_logged(folder))
-    _, status = os.waitpid(forked(folder, "cut", overrides), 0)
-    assert status == 0, "the last resumption failed"
-    sys.stdout.write(json.dumps({"kills": kills}) + "\n")
+        status = signal_at(forked(lambda: train(folder, overrides)), folder, lines, pause, signal.SIGKILL)
+        if status is not None and os.WIFSIGNALED(status):
+            kills.append(lines_logged(folder))
+    assert ended(forked(lambda: train(folder, overrides))) == 0, "the last resumption failed"
+    return kills
+
+
+def main(folder: Path) -> None:
+    kills = {}
+    for name, overrides in CASES.items():
+        here = folder / name
+        # In a process of its own as well: a parent that has computed has threads, which its forks would lack.
+        assert ended(forked(lambda here=here: make_store(here / "store"))) == 0
+        undisturbed = forked(lambda here=here, overrides=overrides: train(here / "whole", overrides))
+        assert ended(undisturbed) == 0, "the undisturbed run failed"
+        kills[name] = killed_and_resumed(here / "cut", overrides)
+    stopped = folder / "dropout" / "stopped"
+    status = signal_at(forked(lambda: train(stopped, ENDLESS)), stopped, 5, 0.0, signal.SIGINT)
+    sys.stdout.write(json.dumps({"kills": kills, "ctrl_c_status": status}) + "\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]))

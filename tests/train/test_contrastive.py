@@ -55,7 +55,7 @@ def moved(tower: torch.nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
 def test_a_tiny_clip_from_scratch_finds_its_pictures(tmp_path: Path, shapes: Captions):
     clip = make_clip()
     assert recall_at_1(clip, shapes) < 0.5
-    recipe = recipe_of("train.steps=150", "towers.image=free", "train.validate_every=50", "train.best_is=highest")
+    recipe = recipe_of("train.steps=80", "towers.image=free", "train.validate_every=40", "train.best_is=highest")
     result = train_contrastive(
         clip, shapes, recipe, tmp_path / "run", validate=lambda: {"R@1": recall_at_1(clip, shapes)}, progress=False
     )
@@ -127,7 +127,7 @@ def test_duplicate_captions_are_positives_of_each_other(tmp_path: Path, picture_
     texts = [Path(path).stem.split("-")[0] for path in paths]
     captions = Captions.from_columns(text=texts, lang=["en"] * 12, image=paths)
     clip = make_clip()
-    recipe = recipe_of("train.steps=120", "towers.image=free")
+    recipe = recipe_of("train.steps=80", "towers.image=free")
     train_contrastive(clip, captions, recipe, tmp_path / "run", progress=False)
     features = clip.encode_image(paths)
     _, found = clip.rank(sorted(set(texts)), features, 3)
