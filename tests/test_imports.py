@@ -68,12 +68,18 @@ def test_modules_and_functions_stay_small():
     long_modules = {str(p.relative_to(ROOT)): n for p in MODULES if (n := len(p.read_text().splitlines())) > 500}
     assert long_modules == {}
     long_functions = [
-        f"{path.relative_to(ROOT)}:{node.name} {node.end_lineno - node.lineno + 1}"
+        f"{path.relative_to(ROOT)}:{node.name} has {lines} lines"
         for path in MODULES
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno - node.lineno + 1 > 80
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and (lines := lines_of_code(node)) > 60
     ]
     assert long_functions == []
+
+
+def lines_of_code(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines below signature and docstring: an argument and its description cost a reader no branch."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -37,7 +37,8 @@ def search(
     for item in index.skipped:
         typer.echo(f"skipped: {item.reason}", err=True)
     typer.echo(
-        f"{len(index.paths)} pictures ({index.encoded} encoded now, {len(index.skipped)} skipped as unreadable)", err=True
+        f"{len(index.paths)} pictures ({index.encoded} encoded now, {len(index.skipped)} skipped as unreadable)",
+        err=True,
     )
     if as_json:
         content = [

@@ -56,9 +56,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("BABELCLIP_CACHE") or Path.home() / ".cache" / "babelclip")
 
 
-def index_folder(
-    clip: Clip, folder: Path | str, *, cache: Path | None = None, progress: bool = False
-) -> FolderIndex:
+def index_folder(clip: Clip, folder: Path | str, *, cache: Path | None = None, progress: bool = False) -> FolderIndex:
     """Returns vectors for every readable picture below `folder`, encoding those that the cache lacks.
 
     Args:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from babelclip.errors import BabelclipError
-from babelclip.store_layout import StoreFacts
+from babelclip.store.layout import StoreFacts
 
 # Rounding to float16 moves the length of a unit vector by less than 0.001; raw projections are far from 1.
 UNIT_LENGTH_TOLERANCE = 0.01

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from babelclip.store_layout import split_rows
+from babelclip.store.layout import split_rows
 
 
 class IdIndex:

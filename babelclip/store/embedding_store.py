@@ -29,12 +29,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from babelclip import store_layout as layout
 from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.files import atomic_path, sync
-from babelclip.id_index import IdIndex
-from babelclip.store_checks import checked_ids, checked_vectors, row_table
-from babelclip.store_layout import Shard, StoreFacts
+from babelclip.store import layout
+from babelclip.store.checks import checked_ids, checked_vectors, row_table
+from babelclip.store.id_index import IdIndex
+from babelclip.store.layout import Shard, StoreFacts
 
 
 class EmbeddingStore:
@@ -46,7 +46,7 @@ class EmbeddingStore:
 
     Attributes:
         path: the folder.
-        space, model, dim, dtype, normalized, kind, target: see `babelclip.store_layout.StoreFacts`.
+        space, model, dim, dtype, normalized, kind, target: see `babelclip.store.layout.StoreFacts`.
 
     Example:
         >>> import tempfile

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babelclip import store as module
 from babelclip.errors import BabelclipError, SpaceMismatchError
-from babelclip.id_index import IdIndex
 from babelclip.store import EmbeddingStore
+from babelclip.store import embedding_store as module
+from babelclip.store.id_index import IdIndex
 
 FACTS = {"space": "tiny/space", "model": "tiny-teacher", "dim": 8, "normalized": False}
 
@@ -152,7 +152,7 @@ def test_id_index_finds_every_id_and_no_other(names, data):
 
 
 def test_id_index_tells_ids_of_one_hash_apart(monkeypatch):
-    monkeypatch.setattr("babelclip.id_index.hash", len, raising=False)
+    monkeypatch.setattr("babelclip.store.id_index.hash", len, raising=False)
     index = IdIndex()
     index.add([pa.chunked_array([["aa", "b", "cc"]]), pa.chunked_array([["dd", "e"]])])
     assert index.find(["dd", "e", "aa", "xx", "cc", "b", "longer"]).tolist() == [3, 4, 0, -1, 2, 1, -1]
@@ -447,7 +447,7 @@ def test_a_failed_write_leaves_the_store_as_it_was(tmp_path, monkeypatch):
     make_store(tmp_path / "s")
     with EmbeddingStore.open_or_create(tmp_path / "s", **FACTS, dtype="float32") as store:
         with monkeypatch.context() as patched:
-            patched.setattr("babelclip.store_layout.write_json", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+            patched.setattr("babelclip.store.layout.write_json", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
             with pytest.raises(OSError, match="disk full"):
                 store.append(["new"], make_vectors(1), {"text": ["t"]})
         assert len(store) == 15

@@ -1,0 +1,54 @@
+"""`babelclip evaluate`: recall at k on pictures with captions, language by language."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def evaluate(
+    models: list[str] = typer.Argument(..., metavar="MODEL...", help="Folders of models."),
+    captions: Path = typer.Option(
+        ..., "--captions", help="Parquet, JSONL, CSV or TSV with columns text, lang and image (paths beside the file)."
+    ),
+    lang: str = typer.Option("all", "--lang", help="Languages, separated by commas, or all."),
+    dataset: str = typer.Option("", "--dataset", help="Name for the results. Default: the name of the caption file."),
+    out: Path | None = typer.Option(None, "--out", help="Write the results as JSON here."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace the file at --out."),
+    metric: str = typer.Option("R@10", "--metric", help="Metric of the table: R@1, R@5 or R@10."),
+) -> None:
+    """Measure text-to-image and image-to-text retrieval in every language of a caption file.
+
+    Pictures are encoded once a model, whatever the number of languages.
+
+    \b
+    Examples:
+      babelclip evaluate demo/student --captions captions.jsonl
+      babelclip evaluate demo/teacher demo/student --captions captions.jsonl --lang sv,de,hi --out results/mine.json
+    """
+    import babelclip
+    from babelclip.evaluate.report import markdown_table, write_results
+    from babelclip.evaluate.retrieval import evaluate_retrieval
+
+    rows = babelclip.read_captions(captions).require_images()
+    images = list(dict.fromkeys(rows.table.column("image").to_pylist()))
+    wanted = None if lang == "all" else [code.strip() for code in lang.split(",")]
+    results = []
+    for model in models:
+        clip = babelclip.load(model)
+        results += evaluate_retrieval(
+            clip,
+            rows,
+            pictures=[captions.parent / image for image in images],
+            image_ids=images,
+            dataset=dataset or captions.name.split(".")[0],
+            languages=wanted,
+            name=clip.name or model,
+            progress=True,
+        )
+    if out is not None:
+        write_results(results, out, overwrite=overwrite)
+    for direction in ("t2i", "i2t"):
+        typer.echo(f"\n{metric}, {direction}\n")
+        typer.echo(markdown_table(results, direction=direction, metric=metric))
