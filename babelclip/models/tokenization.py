@@ -1,4 +1,4 @@
-"""Texts to token ids: a fast tokenizer, the checkpoint's prefix, truncation and padding."""
+"""Texts to token ids: the checkpoint's cleaning rule and prefix, a fast tokenizer, truncation and padding."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import torch
 from tokenizers import Tokenizer
 
 from babelclip.errors import BabelclipError
+from babelclip.models.cleaning import cleaning_rule
 
 
 class TextTokenizer:
-    """A `tokenizer.json` with what its model expects: a prefix before each text and a longest length."""
+    """A `tokenizer.json` with what its model expects: a cleaning rule, a prefix before each text, a longest length."""
 
-    def __init__(self, tokenizer: Tokenizer, *, max_length: int, pad_id: int, prefix: str = "") -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, *, max_length: int, pad_id: int, prefix: str = "", cleaning: str = "none"
+    ) -> None:
         """Takes a `tokenizers` object whose post-processor adds the special tokens.
 
         Args:
@@ -24,6 +27,7 @@ class TextTokenizer:
             max_length: most tokens of a text, special tokens included; longer texts are truncated.
             pad_id: the id that fills short rows; it is masked, so its choice changes nothing.
             prefix: put before each text, for example E5's "query: ".
+            cleaning: name of the rule that texts go through first (see `cleaning.py`).
         """
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
@@ -31,9 +35,13 @@ class TextTokenizer:
         self.max_length = max_length
         self.pad_id = pad_id
         self.prefix = prefix
+        self.cleaning = cleaning
+        self._clean = cleaning_rule(cleaning)
 
     @classmethod
-    def from_file(cls, path: Path | str, *, max_length: int, pad_id: int, prefix: str = "") -> TextTokenizer:
+    def from_file(
+        cls, path: Path | str, *, max_length: int, pad_id: int, prefix: str = "", cleaning: str = "none"
+    ) -> TextTokenizer:
         """Returns the tokenizer stored at `path`.
 
         Raises:
@@ -47,7 +55,7 @@ class TextTokenizer:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the Rust side raises a bare Exception
             raise BabelclipError(f"{path} is not a tokenizer.json ({error}). Copy it again from its origin.") from error
-        return cls(tokenizer, max_length=max_length, pad_id=pad_id, prefix=prefix)
+        return cls(tokenizer, max_length=max_length, pad_id=pad_id, prefix=prefix, cleaning=cleaning)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the token ids of each text, special tokens included, truncated to `max_length`.
@@ -60,7 +68,7 @@ class TextTokenizer:
                 raise BabelclipError(
                     f"Text {position} is of type {type(text).__name__}; texts are strings. Give a list of strings."
                 )
-        encodings = self._tokenizer.encode_batch_fast([self.prefix + text for text in texts])
+        encodings = self._tokenizer.encode_batch_fast([self.prefix + self._clean(text) for text in texts])
         return [encoding.ids for encoding in encodings]
 
     def pad(self, token_ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -113,6 +113,7 @@ def _text_config(text: TextEncoder) -> dict[str, Any]:
         "max_length": text.tokenizer.max_length,
         "pad_id": text.tokenizer.pad_id,
         "prefix": text.tokenizer.prefix,
+        "cleaning": text.tokenizer.cleaning,
     }
 
 
@@ -128,7 +129,11 @@ def _backbone_config(backbone: nn.Module) -> dict[str, Any]:
 
 def _load_text(folder: Path, config: dict[str, Any]) -> TextEncoder:
     tokenizer = TextTokenizer.from_file(
-        folder / TOKENIZER, max_length=config["max_length"], pad_id=config["pad_id"], prefix=config["prefix"]
+        folder / TOKENIZER,
+        max_length=config["max_length"],
+        pad_id=config["pad_id"],
+        prefix=config["prefix"],
+        cleaning=config["cleaning"],
     )
     with uninitialised():
         text = TextEncoder(
