@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from babelclip.errors import BabelclipError
+from babelclip.files import cache_folder
 
 
 def starter_folder() -> Path:
     """Returns where `babelclip starter` puts its model when no folder is named."""
-    from babelclip.search.folder import cache_folder
-
     return cache_folder() / "student"
 
 

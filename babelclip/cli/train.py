@@ -24,9 +24,9 @@ def train(
 
     \b
     Examples:
-      babelclip train recipes/teach-small.toml --out runs/sv --set train.steps=2000
-      babelclip train recipes/teach-small.toml --out runs/sv --resume
-      babelclip train recipes/teach-small.toml --out runs/sv --image demo/teacher
+      babelclip train recipes/teach.toml --out runs/sv --set train.steps=2000
+      babelclip train recipes/teach.toml --out runs/sv --resume
+      babelclip train recipes/teach.toml --out runs/sv --image demo/teacher
     """
     from babelclip.train.recipe import load_recipe
 

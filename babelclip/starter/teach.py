@@ -1,9 +1,8 @@
-"""How the starter's student is taught: closed form first, then the upper layers, then the closed form once more.
+"""How the starter's student is taught: a closed-form head first, then the upper layers.
 
 1. The layers below the trained ones run once over all training texts; their states are kept (`train/frozen.py`).
 2. A ridge head is fitted on the frozen backbone: the best linear map, in seconds.
 3. The upper layers and the head are trained towards the teacher's vectors (`train/distill.py`).
-4. The ridge head is fitted again, on what the trained layers now give.
 
 Entry points: `recipe_for`, `teach`.
 """
@@ -13,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from babelclip.models.text import TextEncoder
 from babelclip.store import EmbeddingStore
 from babelclip.train.distill import DistillResult, distill
 from babelclip.train.frozen import FrozenStates, upper_pooled
-from babelclip.train.recipe import Recipe, recipe_from_dict
+from babelclip.train.recipe import Recipe, load_recipe
 from babelclip.train.ridge import fit_ridge, set_linear_head
 from babelclip.train.texts import TokenTable
 from babelclip.train.trainable import encoder_layers
@@ -49,28 +49,9 @@ class Taught:
 
 
 def recipe_for(seed: int = 0) -> Recipe:
-    """Returns the recipe of the demo; docs/log.md says what each setting was compared with."""
-    return recipe_from_dict(
-        {
-            "train": {
-                "kind": "distill",
-                "steps": 700,
-                "tokens_per_batch": 1536,
-                "lr": 3e-4,
-                "warmup_steps": 40,
-                "schedule": "cosine",
-                "weight_decay": 0.01,
-                "seed": seed,
-                "precision": "fp32",
-                "device": "cpu",
-                "validate_every": 175,
-                "save_every": 175,
-                "keep": "last",
-            },
-            "student": {"trainable": "last 4 layers", "freeze_embeddings": True, "cache": "float16"},
-            "loss": {"name": "cosine"},
-        }
-    )
+    """Returns the recipe of the demo (`starter/recipe.toml`) with a seed."""
+    path = Path(str(resources.files("babelclip.starter").joinpath("recipe.toml")))
+    return load_recipe(path, [f"train.seed={seed}"])
 
 
 def teach(
@@ -82,7 +63,7 @@ def teach(
     *,
     weights: np.ndarray,
     validation: Captions | None = None,
-    regularisation: float = 3e-3,
+    regularisation: float = 1e-2,
     progress: bool = True,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Taught:
