@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and their checksums."""
+"""Files that are written whole or not at all, their checksums, and the folder of what is kept between runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from babelclip.errors import BabelclipError
+
+
+def cache_folder() -> Path:
+    """Returns where what can be made or fetched again is kept: `$BABELCLIP_CACHE`, else `~/.cache/babelclip`."""
+    return Path(os.environ.get("BABELCLIP_CACHE") or Path.home() / ".cache" / "babelclip")
 
 
 def sync(path: Path) -> None:

