@@ -22,7 +22,7 @@ from babelclip.data.embed import embed_captions
 from babelclip.evaluate.report import write_results
 from babelclip.models.clip import Clip
 from babelclip.models.text import TextEncoder
-from babelclip.starter import emoji, stamps, student, teacher, tuxpaint, words
+from babelclip.starter import debian, emoji, student, teacher, tuxpaint, words
 from babelclip.starter.measure import LEAST_CAPTIONS, PictureSet, TextVectors, picture_vectors, texts_of
 from babelclip.starter.present import build_report, terminal_lines, write_report
 from babelclip.starter.results import (
@@ -96,29 +96,31 @@ class Clock:
 
 
 def gather_parts(seed: int = 0, cache: Path | None = None) -> Parts:
-    """Returns the real parts, from installed packages and, where it can be had, the Debian package of Tux Paint.
+    """Returns the real parts, from installed packages and, where they can be had, from packages of Debian.
 
     Raises:
         PartError: a package is absent, of another version or damaged; the message holds the command to install it.
     """
     names = emoji.emoji_captions()
     taught, held_out = emoji.split_concepts(names, share=0.2, seed=seed)
-    found = stamps.find_stamps(cache)
-    sets, missing = _emoji_sets(taught, held_out, seed), [] if found.folder else [found.note]
+    # All at once, so that fresh package lists are fetched at most once.
+    stamps, *of_words = debian.find_folders([tuxpaint.STAMPS, *words.PACKAGES], cache)
+    sets, missing = _emoji_sets(taught, held_out, seed), debian.left_out([stamps])
     attribution = [*teacher.ATTRIBUTION, *student.ATTRIBUTION, *emoji.ATTRIBUTION, *words.ATTRIBUTION]
-    if found.folder:
-        sets = [*_stamp_sets(found.folder), *sets]
+    if stamps.folder:
+        sets = [*_stamp_sets(stamps.folder), *sets]
         attribution.append(tuxpaint.ATTRIBUTION)
     # No text of any test set is taught, and none of a held-out concept in any language.
     forbidden = [text for one in sets if one.key != "emoji-taught" for text in one.captions.texts]
     forbidden += held_out.texts
+    corpus = words.training_texts(taught, forbidden, seed=seed, found=of_words)
     return Parts(
         teacher=teacher.assemble_teacher(),
         student=student.assemble_student(),
-        corpus=words.training_texts(taught, forbidden, cache=cache),
+        corpus=corpus,
         validation=_validation(held_out, seed),
         sets=tuple(sets),
-        missing=tuple(missing),
+        missing=(*missing, *corpus.missing),
         attribution=tuple(dict.fromkeys(attribution)),
     )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import string
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +135,26 @@ def write_sentence_encoder(folder: Path, seed: int = 0) -> Path:
     (folder / "config.json").write_text(json.dumps({**config, **extra}), encoding="utf-8")
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     return folder
+
+
+def write_dictionary(folder: Path, lang: str, entries: Sequence[tuple[str, str | bytes]]) -> None:
+    """A FreeDict dictionary for dictd: entries one behind the other in a gzip file, their places in an index."""
+    code = {"ar": "ara", "de": "deu", "es": "spa", "fr": "fra", "ja": "jpn", "pt": "por", "ru": "rus", "tr": "tur"}[
+        lang
+    ]
+    content, index = b"about this dictionary\n", ["00databaseinfo\tA\tW"]
+    for word, text in entries:
+        block = (text if isinstance(text, bytes) else text.encode()) + b"\n"
+        index.append(f"{word}\t{base64_number(len(content))}\t{base64_number(len(block))}")
+        content += block
+    (folder / f"freedict-eng-{code}.dict.dz").write_bytes(gzip.compress(content))
+    (folder / f"freedict-eng-{code}.index").write_text("\n".join(index) + "\n", encoding="utf-8")
+
+
+def base64_number(number: int) -> str:
+    """A number as dictd writes it: six bits a letter, without leading zeros."""
+    letters = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    text = letters[number % 64]
+    while number := number // 64:
+        text = letters[number % 64] + text
+    return text
