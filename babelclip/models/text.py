@@ -19,7 +19,8 @@ from babelclip.progress import progress_bar
 
 # Texts tokenised at once. Large enough for the sort to find equal lengths, small enough for memory.
 _TOKENISE_AT_ONCE = 65536
-DEFAULT_TOKEN_BUDGET = 2048
+# Measured on 2 cores at width 384: 1024 tokens are 10 % faster than 2048 and 25 % than 8192.
+DEFAULT_TOKEN_BUDGET = 1024
 
 
 class TextEncoder(nn.Module):

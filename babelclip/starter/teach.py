@@ -82,6 +82,9 @@ def teach(
         say: is told what is done.
     """
     seconds: dict[str, float] = {}
+    # Rows of weight 0 are there for their vector alone.
+    captions = dataclasses.replace(captions, table=captions.table.filter(weights > 0))
+    weights = weights[weights > 0]
     first_layer = first_trained_layer(student, recipe)
     start = time.perf_counter()
     tokens = TokenTable.from_texts(student, captions.texts)
@@ -99,7 +102,8 @@ def teach(
 
     start = time.perf_counter()
     vectors = targets.gather(targets.positions(sources_of(captions)))
-    ridge = fit_ridge(upper_pooled(student, states, first_layer), vectors, weights, regularisation)
+    pooled = upper_pooled(student, states, first_layer, recipe.train.tokens_per_batch)
+    ridge = fit_ridge(pooled, vectors, weights, regularisation)
     set_linear_head(student, *ridge)
     seconds["closed-form head"] = time.perf_counter() - start
     say(f"closed-form head fitted on {len(captions):,} texts")

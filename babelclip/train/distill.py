@@ -26,7 +26,7 @@ from babelclip.train import checkpoint, fidelity, loop, losses
 from babelclip.train.batches import length_batches
 from babelclip.train.device import training_device, versions
 from babelclip.train.frozen import FrozenStates, UpperLayers, can_cut
-from babelclip.train.recipe import Recipe, Train, recipe_to_dict, to_toml
+from babelclip.train.recipe import Recipe, recipe_to_dict, to_toml
 from babelclip.train.texts import Inputs, TokenTable
 from babelclip.train.trainable import count_weights, encoder_layers, select_parameters, set_dropout, trained_layers
 
@@ -37,7 +37,10 @@ _TRIVIAL_SAMPLE = 20_000
 
 
 class Batch(NamedTuple):
-    """Inputs of some captions, their mask (N, T), raw targets (N, D) float32, and store positions of these (N,)."""
+    """Inputs of some captions and their mask (N, T); raw targets (N + M, D) float32 and their store positions.
+
+    The first N targets are those of the captions, the others are negatives.
+    """
 
     inputs: Tensor
     mask: Tensor
@@ -110,7 +113,7 @@ def distill(
     with atomic_path(out / "recipe.toml") as temporary:
         temporary.write_text(to_toml(recipe), encoding="utf-8")
     reader = _reader(student, recipe, out, progress)
-    data = _Data(tokens, reader.inputs(tokens, "train"), targets, rows, recipe.train, weights)
+    data = _Data(tokens, reader.inputs(tokens, "train"), targets, rows, recipe, weights)
     held_out = None if validation is None else _held_out(reader, validation, targets)
     set_dropout(student, recipe.student.dropout)
     trivial = _trivial(targets, rows, recipe.train.seed)
@@ -177,14 +180,16 @@ class _Data:
         inputs: Inputs,
         targets: EmbeddingStore,
         target_rows: np.ndarray,
-        settings: Train,
+        recipe: Recipe,
         weights: np.ndarray | None,
     ) -> None:
         self.inputs = inputs
         self.targets = targets
         self.target_rows = target_rows
-        self.settings = settings
+        self.settings = recipe.train
         self.weights = weights
+        self.negatives = recipe.loss.negatives if "infonce" in recipe.loss_terms() else 0
+        self.distinct = np.unique(target_rows if weights is None else target_rows[weights > 0])
         # Of the tokens, also where states are kept: the batches are the same with and without them.
         self.lengths = tokens.lengths
 
@@ -201,8 +206,16 @@ class _Data:
 
     def load(self, rows: np.ndarray) -> Batch:
         inputs, mask = self.inputs.load(rows)
-        positions = self.target_rows[rows]
+        positions = np.concatenate([self.target_rows[rows], self._drawn(rows)])
         return Batch(inputs, mask, torch.from_numpy(self.targets.gather(positions)), torch.from_numpy(positions))
+
+    def _drawn(self, rows: np.ndarray) -> np.ndarray:
+        """Returns store positions of negatives; they follow from seed and rows, so a resumed run draws the same."""
+        count = min(self.negatives, len(self.distinct))
+        if not count:
+            return np.empty(0, dtype=np.int64)
+        rng = np.random.default_rng([self.settings.seed, *np.sort(rows)[:8].tolist()])
+        return rng.choice(self.distinct, count, replace=False)
 
     def tokens(self, rows: np.ndarray) -> int:
         return int(self.lengths[rows].sum())
@@ -214,22 +227,23 @@ def _step_loss(recipe: Recipe, trivial: float) -> loop.StepLoss:
     temperature = recipe.loss.temperature
 
     def term(name: str, features: Tensor, batch: Batch) -> Tensor:
+        own, others = batch.targets[: len(features)], batch.targets[len(features) :]
         if name == "mse":
-            return losses.mse(features, batch.targets) * scale
+            return losses.mse(features, own) * scale
         if name == "mse_sum":
-            return losses.mse_sum(features, batch.targets)
+            return losses.mse_sum(features, own)
         if name == "cosine":
-            return losses.cosine(features, batch.targets)
+            return losses.cosine(features, own)
         # Captions of one source share a target, which is no negative of either.
-        same = batch.positions[:, None] == batch.positions[None, :]
-        return losses.infonce(features, batch.targets, temperature, same)
+        same = batch.positions[: len(features), None] == batch.positions[None, :]
+        return losses.infonce(features, own, temperature, same, others)
 
     def step_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         # In fp32 whatever the precision of the model: squares of small differences are all that is left at the end.
         features = model(batch.inputs, batch.mask).float()
         with torch.autocast(features.device.type, enabled=False):
             parts = {name: term(name, features, batch) * weight for name, weight in terms.items()}
-            error = losses.mse(features.detach(), batch.targets)
+            error = losses.mse(features.detach(), batch.targets[: len(features)])
         loss = torch.stack(list(parts.values())).sum()
         figures = {name: part.detach() for name, part in parts.items() if len(parts) > 1 and name != "mse"}
         return loss, {"mse": error, "trivial_mse": trivial, **figures}

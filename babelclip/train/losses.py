@@ -64,8 +64,14 @@ def mse_cosine(student: Tensor, targets: Tensor, mse_weight: float = 1.0, cosine
     return mse_weight * mse(student, targets) + cosine_weight * cosine(student, targets)
 
 
-def infonce(student: Tensor, targets: Tensor, temperature: float = 0.05, same: Tensor | None = None) -> Tensor:
-    """Returns the cross-entropy of finding a row's own target among the N targets of the batch.
+def infonce(
+    student: Tensor,
+    targets: Tensor,
+    temperature: float = 0.05,
+    same: Tensor | None = None,
+    negatives: Tensor | None = None,
+) -> Tensor:
+    """Returns the cross-entropy of finding a row's own target among the N targets of the batch and M further ones.
 
     Equation 4 of van den Oord et al. (arXiv 1807.03748) with f = exp(cos / temperature). One-sided: the targets do not
     move, so only student -> target is scored.
@@ -74,14 +80,16 @@ def infonce(student: Tensor, targets: Tensor, temperature: float = 0.05, same: T
         student: (N, D), normalised here.
         targets: (N, D), normalised here.
         temperature: divides the cosines; positive.
-        same: bool (N, N), true where target m also belongs to row n, for example two languages of one caption. Such
-            targets share the probability instead of counting as negatives. None: the diagonal.
+        same: bool (N, N + M), true where target m also belongs to row n, for example two languages of one caption.
+            Such targets share the probability instead of counting as negatives. None: the diagonal.
+        negatives: (M, D) further targets, normalised here. They cost one matrix product, no pass through the student.
 
     Raises:
         BabelclipError: the shapes differ, or a row of `same` has no true entry.
     """
     check_shapes(student, targets)
-    logits = functional.normalize(student, dim=-1) @ functional.normalize(targets, dim=-1).T / temperature
+    known = targets if negatives is None else torch.cat([targets, negatives])
+    logits = functional.normalize(student, dim=-1) @ functional.normalize(known, dim=-1).T / temperature
     return functional.cross_entropy(logits, positives(logits, same))
 
 
@@ -146,13 +154,13 @@ def trivial_mse(targets: Tensor) -> Tensor:
 
 
 def positives(logits: Tensor, same: Tensor | None) -> Tensor:
-    """Returns target probabilities (N, N): each row of `same` divided by its count; the identity for None.
+    """Returns target probabilities (N, M): each row of `same` divided by its count; the diagonal for None.
 
     Raises:
         BabelclipError: `same` has another shape than `logits`, or a row of it has no true entry.
     """
     if same is None:
-        return torch.eye(len(logits), dtype=logits.dtype, device=logits.device)
+        return torch.eye(*logits.shape, dtype=logits.dtype, device=logits.device)
     if same.shape != logits.shape:
         raise BabelclipError(
             f"The mask of positives is {tuple(same.shape)} but the similarities are {tuple(logits.shape)}: "

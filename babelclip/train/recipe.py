@@ -104,6 +104,7 @@ class Loss:
     weights: Mapping[str, float] = _setting({}, "term = weight; absent = 1", least=0.0)
     relative: bool = _setting(False, "divide mse by the variance of the targets, so that 1 is the trivial predictor")
     temperature: float = _setting(0.05, "of infonce", above=0.0)
+    negatives: int = _setting(0, "further targets, drawn anew for each batch, that infonce compares with", least=0)
 
 
 @dataclasses.dataclass(frozen=True)

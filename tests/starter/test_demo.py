@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from babelclip.starter.words import Corpus
 
 import babelclip
 import babelclip.languages
@@ -19,6 +18,7 @@ from babelclip.evaluate.result import check_result
 from babelclip.starter import demo, results
 from babelclip.starter.gallery import QUERIES, is_right
 from babelclip.starter.measure import PictureSet
+from babelclip.starter.words import Corpus
 from babelclip.store import EmbeddingStore
 from babelclip.train.recipe import apply_overrides
 from tests.conftest import COLOURS, draw_shape, make_clip, make_text_encoder
@@ -30,7 +30,9 @@ WORDS = {
 }
 
 
-def captions_of(folder: Path, languages: tuple[str, ...], *, name: str = "{colour} {shape}") -> Captions:
+def captions_of(
+    folder: Path, languages: tuple[str, ...], *, name: str = "{colour} {shape}", prefix: str = ""
+) -> Captions:
     rows = []
     for colour in COLOURS:
         for shape in ("circle", "square"):
@@ -39,7 +41,7 @@ def captions_of(folder: Path, languages: tuple[str, ...], *, name: str = "{colou
             for lang in languages:
                 words = WORDS[lang]
                 text = name.format(colour=words[colour], shape=words[shape])
-                rows.append((f"{colour}-{shape}:{lang}", text, lang, str(path), f"{colour} {shape}"))
+                rows.append((f"{prefix}{colour}-{shape}:{lang}", text, lang, str(path), f"{colour} {shape}"))
     ids, texts, langs, images, labels = (list(column) for column in zip(*rows, strict=True))
     sources = [None if lang == "en" else f"{one.split(':')[0]}:en" for one, lang in zip(ids, langs, strict=True)]
     return Captions.from_columns(text=texts, lang=langs, id=ids, source_id=sources, image=images, label=labels)
@@ -62,7 +64,7 @@ def parts(tmp_path):
         teacher=make_clip(),
         student=make_text_encoder(seed=9),
         corpus=corpus,
-        validation=training,
+        validation=captions_of(folder, ("en", "sv"), name="one {colour} {shape}", prefix="held-out-"),
         sets=(shapes,),
         missing=("the moon: too far",),
         attribution=("Shapes: this test",),
@@ -133,7 +135,7 @@ def test_the_saved_student_loads_and_gives_what_was_measured(tmp_path, parts, re
 def test_the_targets_are_the_teachers_vectors_of_the_english_texts(tmp_path, parts, recipe):
     run(tmp_path / "demo", parts, recipe)
     store = EmbeddingStore.open(tmp_path / "demo" / "targets")
-    english = parts.corpus.captions.select("en")
+    english = Captions.concat([parts.corpus.captions, parts.validation]).select("en")
     assert sorted(store.ids) == sorted(english.ids)
     expected = parts.teacher.encode_text(english.texts, normalize=False)
     np.testing.assert_allclose(store.gather(store.positions(english.ids)), expected, atol=1e-6)

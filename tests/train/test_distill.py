@@ -216,3 +216,23 @@ def test_bf16_on_kept_states_learns_and_leaves_float32_weights(tmp_path: Path):
     assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}
     falling = losses_of(tmp_path)
     assert np.mean(falling[-4:]) < 0.75 * np.mean(falling[:4])
+
+
+def test_negatives_are_drawn_from_the_targets_and_the_same_after_a_resume(tmp_path: Path):
+    store, captions = make_store(tmp_path / "store"), make_captions()
+    settings = ("loss.name=infonce", "train.log_every=1", "train.save_every=4")
+
+    def run(name: str, *more: str, resume: bool = False) -> TextEncoder:
+        student = make_text_encoder()
+        recipe = recipe_of(*settings, *more)
+        distill(student, captions, store, recipe, tmp_path / name / "run", progress=False, resume=resume)
+        return student
+
+    whole = run("whole", "loss.negatives=5", "train.steps=8")
+    run("cut", "loss.negatives=5", "train.steps=4")
+    resumed = run("cut", "loss.negatives=5", "train.steps=8", resume=True)
+    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
+    for name, expected in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], expected, rtol=0, atol=0, msg=name)
+    run("none", "train.steps=8")
+    assert losses_of(tmp_path / "none")[0] < losses_of(tmp_path / "whole")[0]

@@ -94,6 +94,23 @@ def test_infonce_equals_the_plain_loop(same: torch.Tensor | None):
     assert losses.infonce(student, targets, 0.2, same).item() == pytest.approx(slow)
 
 
+def test_further_negatives_of_infonce_are_columns_like_the_targets_of_the_batch():
+    torch.manual_seed(5)
+    student, targets, others = (torch.randn(n, 6, dtype=torch.float64) for n in (3, 3, 4))
+    slow = 0.0
+    for n in range(3):
+        cosines = [float(torch.cosine_similarity(student[n], row, dim=0)) / 0.1 for row in [*targets, *others]]
+        slow -= cosines[n] - math.log(sum(math.exp(value) for value in cosines))
+    assert losses.infonce(student, targets, 0.1, None, others).item() == pytest.approx(slow / 3)
+    same = torch.eye(3, 7, dtype=torch.bool)
+    same[0, 5] = True  # a negative that is row 0's own target again is none
+    own = torch.cat([others[:2], targets[:1], others[3:]])
+    masked = losses.infonce(student[:1], targets[:1], 0.1, same[:1, [0, 3, 4, 5, 6]], own)
+    cosines = [float(torch.cosine_similarity(student[0], row, dim=0)) / 0.1 for row in [targets[0], *own]]
+    total = math.log(sum(math.exp(value) for value in cosines))
+    assert masked.item() == pytest.approx(total - (cosines[0] + cosines[3]) / 2)
+
+
 def test_infonce_of_targets_that_are_all_alike_is_log_n():
     student, _ = pair()
     assert losses.infonce(student, torch.ones(6, 5, dtype=torch.float64)).item() == pytest.approx(math.log(6))
