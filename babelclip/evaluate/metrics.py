@@ -32,6 +32,8 @@ IntArray = npt.NDArray[np.int64]
 # Far above the rounding of float32 dot products of unit vectors (about 1e-7), far below any real difference.
 TIE_TOLERANCE = 1e-6
 _SCORES_AT_ONCE = 1 << 24  # 64 MiB of float32, once more while they are sorted
+# Draws of the bootstrap in memory.
+_DRAWS_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,13 @@ class Relevance:
     def of(self, query: int) -> IntArray:
         """Returns the positions of the items relevant to one query."""
         return self.items[self.starts[query] : self.starts[query] + self.counts[query]]
+
+    def pairs(self, queries: IntArray) -> tuple[IntArray, IntArray]:
+        """Returns the pairs of query and relevant item of some queries: places within `queries` (P,), items (P,)."""
+        counts = self.counts[queries]
+        rows = np.repeat(np.arange(len(queries)), counts)
+        before = np.repeat(np.cumsum(counts) - counts, counts)
+        return rows, self.items[np.repeat(self.starts[queries], counts) + np.arange(len(rows)) - before]
 
 
 @dataclass(frozen=True)
@@ -211,11 +220,9 @@ def score_queries(
     for start in range(0, len(scored), step):
         chunk = scored[start : start + step]
         scores = queries[chunk] @ corpus.T
-        own = [scores[row, relevant.of(query)] for row, query in enumerate(chunk)]
-        scores.sort(axis=1)
-        for row, relevant_scores in enumerate(own):
-            place = start + row
-            fractions[place], first_ties[:, place] = _place(scores[row], relevant_scores, tops, tolerance)
+        fractions[start : start + step], first_ties[:, start : start + step] = _places(
+            scores, *relevant.pairs(chunk), tops, tolerance, step
+        )
     n_better, n_equal, n_relevant = first_ties[:, :, None]
     hits = _probability_of_any(n_equal, n_relevant, np.clip(tops - n_better, 0, n_equal))
     ranks = (n_better + (n_equal + 1) / (n_relevant + 1))[:, 0]
@@ -223,24 +230,31 @@ def score_queries(
     return QueryScores(asked, hits, fractions, ranks, chance, scored, n_excluded, notes)
 
 
-def _place(
-    ascending: npt.NDArray[np.float32],
-    relevant_scores: npt.NDArray[np.float32],
-    tops: IntArray,
-    tolerance: float,
-) -> tuple[FloatArray, tuple[int, int, int]]:
-    """Returns where the relevant items of one query stand among the scores of all items, `ascending` (C,).
+def _places(
+    scores: npt.NDArray[np.float32], rows: IntArray, items: IntArray, tops: IntArray, tolerance: float, at_once: int
+) -> tuple[FloatArray, IntArray]:
+    """Returns where the relevant items of each query stand among its scores (Q, C).
 
-    First the expected fraction of them within each of the `tops` (K,); then, for the best of them, how many items
-    are better, how many are equal to it (itself included), and how many of the equal ones are relevant.
+    First the expected fraction of them within each of the `tops` (Q, K); then, for the best of them, how many items are
+    better, how many are equal to it (itself included), and how many of the equal ones are relevant (3, Q). `rows` and
+    `items` (P,) are the pairs of query and relevant item, ordered by query, `at_once` of which are compared at a time.
     """
-    width = np.float32(tolerance) * np.maximum(np.float32(1), np.abs(relevant_scores))
-    at_least = len(ascending) - np.searchsorted(ascending, relevant_scores - width, side="left")
-    better = len(ascending) - np.searchsorted(ascending, relevant_scores + width, side="right")
-    fractions = np.clip((tops[:, None] - better) / (at_least - better), 0.0, 1.0).mean(axis=1)
-    best = int(relevant_scores.argmax())
-    n_relevant = int((relevant_scores >= relevant_scores[best] - width[best]).sum())
-    return fractions, (int(better[best]), int(at_least[best] - better[best]), n_relevant)
+    own = scores[rows, items]
+    width = np.float32(tolerance) * np.maximum(np.float32(1), np.abs(own))
+    better, at_least = np.empty(len(own), dtype=np.int64), np.empty(len(own), dtype=np.int64)
+    for start in range(0, len(own), at_once):
+        part = slice(start, start + at_once)
+        of_query = scores[rows[part]]
+        better[part] = (of_query > (own + width)[part, None]).sum(axis=1)
+        at_least[part] = (of_query >= (own - width)[part, None]).sum(axis=1)
+    equal = at_least - better
+    within = np.clip((tops - better[:, None]) / equal[:, None], 0.0, 1.0)
+    first = np.flatnonzero(np.diff(rows, prepend=-1))
+    counts = np.diff(first, append=len(rows))
+    fractions = np.add.reduceat(within, first, axis=0) / counts[:, None]
+    best = np.lexsort((-own, rows))[first]
+    relevant_equal = np.add.reduceat((own >= (own - width)[best][rows]).astype(np.int64), first)
+    return fractions, np.stack([better[best], equal[best], relevant_equal])
 
 
 def chance_recall(n_corpus: int, n_relevant: npt.ArrayLike, ks: Sequence[int] = (1, 5, 10)) -> FloatArray:
@@ -306,9 +320,13 @@ def bootstrap_interval(
     sums = np.stack([np.bincount(ids, weights=column) for column in table.T], axis=1)
     random = np.random.default_rng(seed)
     means = np.empty((samples, table.shape[1]))
-    for sample in range(samples):
-        drawn = random.integers(len(sizes), size=len(sizes))
-        means[sample] = sums[drawn].sum(axis=0) / sizes[drawn].sum()
+    at_once = max(1, _DRAWS_AT_ONCE // len(sizes))
+    for start in range(0, samples, at_once):
+        drawn = random.integers(len(sizes), size=(min(at_once, samples - start), len(sizes)))
+        # How often each cluster was drawn in each sample, so that a sample's sums are one matrix product.
+        drawn += len(sizes) * np.arange(len(drawn))[:, None]
+        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+        means[start : start + len(times)] = (times @ sums) / (times @ sizes)[:, None]
     tail = 100 * (1 - confidence) / 2
     ends = np.asarray(np.percentile(means, [tail, 100 - tail], axis=0))
     return ends[:, 0] if columns.ndim == 1 else ends

@@ -40,14 +40,14 @@ class Source:
 
 # docs/log.md says what each source and number was compared with.
 SOURCES: dict[str, Source] = {
-    "emoji names": Source(weight=1.0, most=1100),
-    "class names": Source(weight=1.0, most=None),
-    "class prompts": Source(weight=1.0, most=None),
+    "emoji names": Source(weight=1.0, most=1000),
+    "class names": Source(weight=2.0, most=None),
+    "class prompts": Source(weight=2.0, most=None),
     "class descriptions": Source(weight=1.0, most=None),
     "nouns": Source(weight=1.0, most=3000),
     "glosses": Source(weight=1.0, most=2000),
     "composed captions": Source(weight=1.0, most=4000),
-    "dictionaries": Source(weight=1.0, most=600),
+    "dictionaries": Source(weight=1.0, most=500),
 }
 # What English texts make of the sum of the weights; None leaves it as it comes, which is about 0.4.
 ENGLISH_SHARE: float | None = None
