@@ -157,7 +157,8 @@ def run_demo(
         english = babelclip.load(parts.teacher.save(out / "teacher"))
     texts = texts_of(parts.sets, least)
     with clock.step(f"{len(texts):,} test captions through the student before teaching"):
-        captions = StudentCaptions(parts.student, texts, first_trained_layer(parts.student, recipe), progress=progress)
+        first_layer = first_trained_layer(parts.student, recipe)
+        captions = StudentCaptions(parts.student, texts, first_layer, out / "states", progress=progress)
     taught = _taught(parts, english, recipe, out, clock, progress)
     with clock.step("taught CLIP saved and loaded again"):
         clip = babelclip.load(_joined(english, parts).save(out / "student"))
@@ -191,6 +192,7 @@ def run_demo(
         least=least,
     )
     write_report(report, measured, clip, parts.sets, out)
+    captions.discard()
     for line in terminal_lines(report, out):
         say(line)
     return report

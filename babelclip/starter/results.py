@@ -7,7 +7,9 @@ and after teaching costs the upper layers only. Entry points: `StudentCaptions`,
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,17 +40,29 @@ Rows = dict[str, list[dict[str, Any]]]
 class StudentCaptions:
     """The test captions as a student sees them, before and after its upper layers are trained."""
 
-    def __init__(self, student: TextEncoder, texts: Sequence[str], first_layer: int, *, progress: bool) -> None:
-        """Runs `texts` through the layers below `first_layer`, which must not change afterwards."""
+    def __init__(
+        self, student: TextEncoder, texts: Sequence[str], first_layer: int, folder: Path, *, progress: bool
+    ) -> None:
+        """Runs `texts` through the layers below `first_layer`, which must not change afterwards.
+
+        The states lie in `folder`, so that a demo that was stopped goes on; `discard` removes them.
+        """
         self.texts = list(texts)
         self.first_layer = first_layer
         tokens = TokenTable.from_texts(student, self.texts)
-        self.states = FrozenStates.build(student, tokens, first_layer, token_budget=_TOKEN_BUDGET, progress=progress)
+        self.folder = folder
+        self.states = FrozenStates.build(
+            student, tokens, first_layer, folder=folder, token_budget=_TOKEN_BUDGET, progress=progress
+        )
         self.before = self.pooled(student)
 
     def pooled(self, student: TextEncoder) -> np.ndarray:
         """Returns the pooled vectors (N, H) of the student as it is now."""
         return upper_pooled(student, self.states, self.first_layer, _TOKEN_BUDGET)
+
+    def discard(self) -> None:
+        """Removes the kept states: hundreds of megabytes that nobody needs once all is measured."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def check_loaded(clip: Clip, texts: Sequence[str], features: np.ndarray) -> None:

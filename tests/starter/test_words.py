@@ -353,7 +353,8 @@ def test_the_real_sources_give_tens_of_thousands_of_texts_and_no_held_out_name()
     corpus = training_texts(taught, held_out.texts, found=found)
     assert {forbidden_key(text) for text in held_out.texts}.isdisjoint(map(forbidden_key, corpus.captions.texts))
     assert corpus.removed > 100
-    assert 18_000 < sum(corpus.counts["emoji names"].values()) < len(taught)
+    assert set(corpus.counts["emoji names"].values()) == {SOURCES["emoji names"].most}
+    assert len(corpus.counts["emoji names"]) == 14
     english = np.array([lang == "en" for lang in corpus.captions.langs])
     assert 0.3 < corpus.weights[english].sum() / corpus.weights.sum() < 0.5
     assert sum(corpus.counts["class names"].values()) > 1300

@@ -176,3 +176,28 @@ def test_what_cannot_be_trained_is_named_with_its_cure(tmp_path: Path, shapes: C
         train_contrastive(clip, shapes, recipe_of(), out, image_features=other)
     with pytest.raises(BabelclipError, match="both towers"):
         train_contrastive(Clip(space="x", text=clip.text), shapes, recipe_of(), out)
+
+
+@pytest.mark.real
+def test_a_tiny_clip_learns_emoji_from_scratch_in_three_languages(tmp_path: Path):
+    from babelclip.starter.emoji import emoji_captions
+    from babelclip.starter.parts import PartError
+
+    try:
+        every = emoji_captions()
+    except PartError as error:
+        pytest.skip(str(error).splitlines()[0])
+    # Fruit and animals: pictures that differ, names that the tiny tokenizer can spell.
+    wanted = ("red apple", "banana", "dog face", "frog", "tomato", "carrot", "panda", "penguin", "rose", "sunflower")
+    ids = dict(zip(every.texts, every.ids, strict=True))
+    concepts = {ids[name].partition(":")[0] for name in wanted}
+    keep = np.array([one.partition(":")[0] in concepts for one in every.ids])
+    some = Captions(every.table.filter(keep), {}).select(["en", "de", "es"])
+    assert len(some) == 3 * len(wanted)
+    clip = make_clip()
+    recipe = recipe_of("train.steps=120", "train.batch_size=30", "towers.image=free")
+    train_contrastive(clip, some, recipe, tmp_path / "run", progress=False)
+    images = list(dict.fromkeys(some.table.column("image").to_pylist()))
+    own = np.array([images.index(image) for image in some.table.column("image").to_pylist()])
+    _, found = clip.rank(some.texts, clip.encode_image(images), 1)
+    assert (found[:, 0] == own).mean() >= 0.9
