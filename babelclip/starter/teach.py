@@ -80,6 +80,9 @@ def teach(
         regularisation: of the ridge heads.
         progress: show bars on stderr.
         say: is told what is done.
+
+    Raises:
+        KeyboardInterrupt: the training was stopped by a signal; it is saved, and the next call goes on.
     """
     seconds: dict[str, float] = {}
     # Rows of weight 0 are there for their vector alone.
@@ -113,6 +116,9 @@ def teach(
         student, captions, targets, recipe, out, validation=validation, resume=True, weights=weights, progress=progress
     )
     seconds["teacher learning"] = time.perf_counter() - start
+    if run.run.status == "interrupted":
+        # The loop has saved; what follows would show a student that is half taught.
+        raise KeyboardInterrupt
     return Taught(ridge, first_layer, run, seconds)
 
 
