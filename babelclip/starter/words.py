@@ -40,14 +40,14 @@ class Source:
 
 # docs/log.md says what each source and number was compared with.
 SOURCES: dict[str, Source] = {
-    "emoji names": Source(weight=1.0, most=1000),
+    "emoji names": Source(weight=1.0, most=850),
     "class names": Source(weight=2.0, most=None),
     "class prompts": Source(weight=2.0, most=None),
     "class descriptions": Source(weight=1.0, most=None),
-    "nouns": Source(weight=1.0, most=3000),
-    "glosses": Source(weight=1.0, most=2000),
-    "composed captions": Source(weight=1.0, most=4000),
-    "dictionaries": Source(weight=1.0, most=500),
+    "nouns": Source(weight=1.0, most=2500),
+    "glosses": Source(weight=1.0, most=1500),
+    "composed captions": Source(weight=1.0, most=3000),
+    "dictionaries": Source(weight=1.0, most=400),
 }
 # What English texts make of the sum of the weights; None leaves it as it comes, which is about 0.4.
 ENGLISH_SHARE: float | None = None

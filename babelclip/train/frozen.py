@@ -193,18 +193,27 @@ def _weights_below(student: TextEncoder, first_layer: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def upper_pooled(student: TextEncoder, states: FrozenStates, first_layer: int, token_budget: int = 4096) -> np.ndarray:
+def upper_pooled(
+    student: TextEncoder,
+    states: FrozenStates,
+    first_layer: int,
+    token_budget: int = 4096,
+    *,
+    chosen: np.ndarray | None = None,
+) -> np.ndarray:
     """Returns the pooled backbone output before the head (N, H) float32, computed from kept states.
 
-    It is what `student.encode(texts, before_head=True)` gives, up to the rounding of the states.
+    It is what `student.encode(texts, before_head=True)` gives, up to the rounding of the states. `chosen` (N,) names
+    the texts, in the order of the result; None takes all.
     """
     config: Any = student.backbone.config
-    features = np.empty((len(states.lengths), int(config.hidden_size)), dtype=np.float32)
+    wanted = np.arange(len(states.lengths)) if chosen is None else chosen
+    features = np.empty((len(wanted), int(config.hidden_size)), dtype=np.float32)
     layers = len(encoder_layers(student.backbone))
     device = next(student.parameters()).device
     with inference(student):
-        for rows in token_batches(states.lengths.tolist(), token_budget):
-            hidden, mask = (tensor.to(device) for tensor in states.load(rows))
+        for rows in token_batches(states.lengths[wanted].tolist(), token_budget):
+            hidden, mask = (tensor.to(device) for tensor in states.load(wanted[rows]))
             if first_layer < layers:
                 hidden = pool(through_layers(student, hidden, mask, first_layer, layers), mask, student.pooling)
             else:

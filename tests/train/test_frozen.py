@@ -10,7 +10,7 @@ from torch import nn
 from babelclip.errors import BabelclipError
 from babelclip.models.text import build_text_backbone
 from babelclip.train import frozen
-from babelclip.train.frozen import FrozenStates, UpperLayers, can_cut
+from babelclip.train.frozen import FrozenStates, UpperLayers, can_cut, upper_pooled
 from babelclip.train.texts import TokenTable
 from tests.conftest import WORDS, make_text_encoder
 
@@ -122,3 +122,13 @@ def test_a_backbone_of_another_build_is_not_cut():
     assert can_cut(student)
     student.backbone.final_norm = nn.LayerNorm(32)
     assert not can_cut(student)
+
+
+def test_pooled_vectors_from_kept_states_are_those_of_the_whole_backbone():
+    student = make_text_encoder()
+    texts = ["a red circle", "två hundar", "狗", "the blue star the blue star"]
+    states = FrozenStates.build(student, TokenTable.from_texts(student, texts), 2, dtype="float32")
+    expected = student.encode(texts, before_head=True)
+    np.testing.assert_allclose(upper_pooled(student, states, 2, 8), expected, atol=1e-5)
+    some = np.array([3, 0])
+    np.testing.assert_allclose(upper_pooled(student, states, 2, chosen=some), expected[some], atol=1e-5)
