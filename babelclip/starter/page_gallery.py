@@ -61,8 +61,8 @@ def gallery(report: Mapping[str, Any]) -> Markup:
         f"{len(queries)} queries in {_count_languages(queries)}, each with the {_TOP} pictures whose vectors have the"
         " highest cosine with the query's (the number under a picture). ",
         mark,
-        " marks pictures whose own caption is the one asked for. Everything else counts as wrong, also a picture that"
-        " would please: asked for a frog, another frog is right, a toad is not. ● marks languages that were taught.",
+        " marks pictures whose English caption names what was asked for, by a list of words that was written with the"
+        " queries. Everything else counts as wrong, also a picture that would please. ● marks languages that were taught.",
     )
     cards = [_card(report, query, draw) for query in queries]
     return section("gallery", title, intro, el("div", cards, class_="gallery"))
