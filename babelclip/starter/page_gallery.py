@@ -62,7 +62,8 @@ def gallery(report: Mapping[str, Any]) -> Markup:
         " highest cosine with the query's (the number under a picture). ",
         mark,
         " marks pictures whose English caption names what was asked for, by a list of words that was written with the"
-        " queries. Everything else counts as wrong, also a picture that would please. ● marks languages that were taught.",
+        " queries. Everything else counts as wrong, also a picture that would please. ● marks languages that were"
+        " taught.",
     )
     cards = [_card(report, query, draw) for query in queries]
     return section("gallery", title, intro, el("div", cards, class_="gallery"))
