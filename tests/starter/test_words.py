@@ -356,7 +356,8 @@ def test_the_real_sources_give_tens_of_thousands_of_texts_and_no_held_out_name()
     assert set(corpus.counts["emoji names"].values()) == {SOURCES["emoji names"].most}
     assert len(corpus.counts["emoji names"]) == 14
     english = np.array([lang == "en" for lang in corpus.captions.langs])
-    assert 0.3 < corpus.weights[english].sum() / corpus.weights.sum() < 0.5
+    # About half: without English pairs a student loses English, with English alone it gains no language.
+    assert 0.4 < corpus.weights[english].sum() / corpus.weights.sum() < 0.6
     assert sum(corpus.counts["class names"].values()) > 1300
     if all(place.folder for place in found):
         assert corpus.missing == ()
