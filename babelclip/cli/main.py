@@ -22,6 +22,10 @@ app = typer.Typer(
 )
 
 
+# What typer exits with after Ctrl-C, as shells do: 128 + SIGINT.
+_INTERRUPTED = 130
+
+
 def _version(shown: bool) -> None:
     if shown:
         typer.echo(f"babelclip {__version__}")
@@ -48,9 +52,10 @@ def main() -> None:
     except (BabelclipError, MissingExtraError) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped. Run the same command again to go on where it stopped.\n")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            sys.stderr.write("stopped. Run the same command again to go on where it stopped.\n")
+        raise
 
 
 if __name__ == "__main__":

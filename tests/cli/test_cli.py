@@ -90,6 +90,16 @@ def test_exit_codes_tell_failure_from_wrong_use(tmp_path, model):
     assert call("--version")[1].strip() == f"babelclip {babelclip.__version__}"
 
 
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(monkeypatch, tmp_path):
+    def interrupted(*_arguments, **_settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("babelclip.starter.demo.run_demo", interrupted)
+    code, _, error = call("demo", "--out", tmp_path / "demo")
+    assert code == 130
+    assert "Run the same command again" in error
+
+
 def test_search_ranks_a_folder_counts_the_unreadable_and_remembers(tmp_path, model, picture_folder):
     arguments = ("search", "--in", picture_folder, "--model", model, "--json", "-k", 3, "två hundar", "a red circle")
     code, out, error = call(*arguments, BABELCLIP_CACHE=str(tmp_path / "cache"))
