@@ -1,8 +1,8 @@
 """EfficientNet-Lite, the small picture tower of the starter (Tan and Le, 2019, arXiv 1905.11946; the "lite" variant).
 
 transformers has EfficientNet only with squeeze-and-excitation and SiLU; the lite variant has neither. Batch norms are
-folded into the convolutions when weights are read (`starter/teacher.py`), so this module is for locked towers: it runs
-about twice as fast as the form with batch norms, and has no running statistics that training could disturb.
+folded into the convolutions when weights are read (`starter/teacher.py`), so this module is for locked towers:
+it has no running statistics that training could disturb.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class EfficientNetLite(nn.Module):
                 channels = out
         self.blocks = nn.Sequential(*blocks)
         self.last = Convolution(channels, config.hidden_size, 1)
-        # Channels last suits the processor's convolutions: measured in benchmarks, the layout changes no result.
+        # The layout that the processor's convolutions work in; it changes no result.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
