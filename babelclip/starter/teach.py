@@ -29,7 +29,7 @@ from babelclip.train.texts import TokenTable
 from babelclip.train.trainable import encoder_layers
 
 Head = tuple[np.ndarray, np.ndarray]
-# Texts that the closed form is fitted on; twice as many gain about a point in English and nothing elsewhere (docs/log.md).
+# Texts that the closed form is fitted on; twice as many gain a point in English, nothing elsewhere (docs/log.md).
 _RIDGE_ROWS = 16_000
 
 
