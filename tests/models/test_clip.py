@@ -164,6 +164,11 @@ def test_saved_and_loaded_model_gives_bit_equal_vectors(tiny_clip, tmp_path):
         assert (tmp_path / "model" / name).read_bytes() == (tmp_path / "copy" / name).read_bytes()
 
 
+def test_others_may_read_a_saved_model(tiny_clip, tmp_path):
+    folder = tiny_clip.save(tmp_path / "model")
+    assert {path.stat().st_mode & 0o044 for path in folder.iterdir()} == {0o044}
+
+
 def test_a_moved_folder_still_loads(tiny_clip, tmp_path):
     tiny_clip.save(tmp_path / "here")
     (tmp_path / "far" / "away").mkdir(parents=True)

@@ -159,6 +159,8 @@ def _load_image(folder: Path, config: dict[str, Any]) -> ImageEncoder:
 
 def _save_weights(module: nn.Module, path: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, path)
+    # safetensors creates files that only their owner may read; a model folder is made to be shared.
+    path.chmod(0o644)
 
 
 def uninitialised() -> Any:
