@@ -185,7 +185,7 @@ def _moment(created: str) -> str:
 def _what_was_done(report: Mapping[str, Any]) -> Markup:
     """Returns the section of counts and steps."""
     counts: Mapping[str, Any] = report.get("counts") or {}
-    return section("done", "What was done", _texts(report, counts), _pictures(counts), _steps(report))
+    return section("done", "What was done", _texts(report, counts), _pictures(counts), _rows(counts), _steps(report))
 
 
 def _texts(report: Mapping[str, Any], counts: Mapping[str, Any]) -> list[Child]:
@@ -230,6 +230,17 @@ def _pictures(counts: Mapping[str, Any]) -> Markup | None:
         lines.append(el("li", f"{reason} ({len(names)}): ", listed, more))
     plural = "s were" if len(skipped) > 1 else " was"
     return el("details", el("summary", f"{len(skipped):,} picture{plural} left out"), el("ul", lines))
+
+
+def _rows(counts: Mapping[str, Any]) -> Markup | None:
+    """Returns what the readers of pictures and captions counted and left out, by picture set and reason."""
+    skipped: Mapping[str, Mapping[str, int]] = counts.get("skipped_rows") or {}
+    lines = [
+        el("li", f"{title}: {number:,} left out, {reason}")
+        for title, reasons in skipped.items()
+        for reason, number in reasons.items()
+    ]
+    return el("ul", lines) if lines else None
 
 
 def _steps(report: Mapping[str, Any]) -> Markup:

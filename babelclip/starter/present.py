@@ -66,8 +66,7 @@ def build_report(
         "counts": {
             "training_texts": corpus.counts,
             "removed_test_captions": corpus.removed,
-            "skipped_pictures": [],
-            "skipped_rows": {one.key: one.captions.skipped for one in sets},
+            "skipped_rows": {one.title: one.captions.skipped for one in sets if one.captions.skipped},
         },
         "missing": list(missing),
         "attribution": list(clip.attribution),
@@ -198,7 +197,12 @@ def _markdown(report: Mapping[str, Any], measured: Measured, clip: Clip, sets: S
                 parts += [f"### {metric}, {direction}", "", table]
     parts += ["## Training texts", "", *_text_counts(report["counts"]["training_texts"]), ""]
     parts += [f"{report['counts']['removed_test_captions']:,} texts equal to a test caption were removed.", ""]
-    parts += ["## Sources", "", *(f"* {line}" for line in report["attribution"]), ""]
+    parts += [
+        f"* {title}: {number:,} left out, {reason}"
+        for title, reasons in report["counts"]["skipped_rows"].items()
+        for reason, number in reasons.items()
+    ]
+    parts += ["", "## Sources", "", *(f"* {line}" for line in report["attribution"]), ""]
     return "\n".join(parts)
 
 

@@ -31,7 +31,7 @@ KINDS = {TEACHER: "teacher", FOREIGN: "foreign", BEFORE: "before", RIDGE: "ridge
 # Saved, loaded and encoded the plain way, the student must give what was measured through kept states.
 _CHECKED_TEXTS = 64
 _LEAST_COSINE = 0.9999
-# Passes of this many tokens stay in the processor's cache: 10 % faster than 2048, 25 % than 8192.
+# Passes of this many tokens stay in the processor's cache (docs/log.md).
 _TOKEN_BUDGET = 1024
 
 Rows = dict[str, list[dict[str, Any]]]
