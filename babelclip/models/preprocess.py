@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,44 @@ _RESAMPLING = {
 }
 
 
+_CHOICES: dict[str, Collection[str]] = {
+    "fit": ("crop", "pad", "squash", "longest"),
+    "interpolation": _RESAMPLING,
+    "convert": ("before", "after"),
+    "alpha": ("background", "drop"),
+    "long_side": ("round", "floor"),
+    "crop_offset": ("round", "floor"),
+}
+
+
 class PictureError(BabelclipError):
     """A picture cannot be read."""
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a picture becomes the input of its tower.
+    """How a picture becomes the input of its tower: RGB, resized, the middle cut out, shifted and scaled.
 
-    With `fit="crop"` the shorter side is resized to `resize` and the middle `crop` x `crop` is cut out (as CLIP does).
-    With `fit="pad"` the picture is first made square with borders of `background`, so nothing of it is lost. Values
-    in 0..1 are then shifted by `mean` and divided by `std` (RGB). Transparent pictures are laid on `background`.
+    The defaults are babelclip's own rule. The origins of published checkpoints differ in small things that change the
+    pixels; each is a field, so that the result equals the origin's bit for bit (who does what:
+    `checkpoints/preprocess_files.py`). All of them take the same last step: `(value / 255 - mean) / std` in float32.
+
+    Attributes:
+        resize: the side in pixels that `fit` aims at.
+        crop: the side in pixels of the square that is cut out of the middle; the tower's input.
+        interpolation: "bicubic", "bilinear" or "lanczos", as Pillow does it (with anti-aliasing).
+        mean: subtracted from the values in 0..1, per channel (RGB).
+        std: what the shifted values are divided by.
+        background: the colour under transparency, and of the borders of `fit="pad"`.
+        fit: "crop" resizes the shorter side to `resize` (CLIP); "pad" does so with the picture made square by borders,
+            so nothing of it is lost; "squash" makes both sides `resize` and gives up the proportions (SigLIP);
+            "longest" resizes the longer side and fills the square with `fill_color` (open_clip).
+        convert: "before" resizing the picture becomes RGB, or "after" the cut: a palette is then resized by nearest
+            neighbour, and transparency is weighed in.
+        alpha: transparent pictures are laid on the "background", or their transparency is dropped ("drop").
+        long_side: with `fit="crop"`, the longer side is cut off ("floor") or rounded ("round").
+        crop_offset: a half pixel at the cut goes to the even side ("round") or is cut off ("floor").
+        fill_color: value of every band in the borders of `fit="longest"`.
     """
 
     resize: int = 224
@@ -44,30 +73,71 @@ class Preprocess:
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     background: tuple[int, int, int] = (255, 255, 255)
     fit: str = "crop"
+    convert: str = "before"
+    alpha: str = "background"
+    long_side: str = "round"
+    crop_offset: str = "round"
+    fill_color: int = 0
 
     def __post_init__(self) -> None:
-        if self.fit not in ("crop", "pad"):
-            raise BabelclipError(f"Fit {self.fit!r} is not known. {did_you_mean(self.fit, ('crop', 'pad'))}")
-        if self.interpolation not in _RESAMPLING:
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                kind = name.replace("_", " ").capitalize()
+                raise BabelclipError(f"{kind} {value!r} is not known. {did_you_mean(str(value), allowed)}")
+        if self.resize < 1 or self.crop < 1:
             raise BabelclipError(
-                f"Interpolation {self.interpolation!r} is not known. {did_you_mean(self.interpolation, _RESAMPLING)}"
+                f"A picture of {self.resize} pixels cut to {self.crop} has none left. Give resize and crop of at least 1."
             )
 
     def __call__(self, picture: Image.Image) -> np.ndarray:
         """Returns the pixels (3, crop, crop) float32 of a picture in any mode."""
-        picture = to_rgb(picture, self.background)
-        if self.fit == "pad":
-            picture = _padded_to_square(picture, self.background)
-        picture = _cut_middle(self._resized(picture), self.crop)
-        pixels = np.asarray(picture, dtype=np.float32) / np.float32(255)
-        pixels = (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        if self.convert == "before":
+            picture = self._rgb(picture)
+        picture = self._rgb(self._cut_middle(self._resized(picture)))
+        values = np.asarray(picture)
+        table = _table(self.mean, self.std)
+        pixels = np.empty((3, self.crop, self.crop), dtype=np.float32)
+        for channel in range(3):
+            np.take(table[channel], values[..., channel], out=pixels[channel], mode="clip")
+        return pixels
+
+    def _rgb(self, picture: Image.Image) -> Image.Image:
+        return picture.convert("RGB") if self.alpha == "drop" else to_rgb(picture, self.background)
 
     def _resized(self, picture: Image.Image) -> Image.Image:
-        width, height = picture.size
+        if self.fit == "pad":
+            picture = _padded_to_square(picture, self.background)
+        size = self._size(*picture.size)
+        if size != picture.size:
+            picture = picture.resize(size, _RESAMPLING[self.interpolation])
+        if self.fit == "longest":
+            picture = _bordered(picture, self.crop, self.fill_color)
+        return picture
+
+    def _size(self, width: int, height: int) -> tuple[int, int]:
+        """Returns the width and height after resizing. The order of the operations is the origin's: it rounds."""
+        if self.fit == "squash":
+            return self.resize, self.resize
+        if self.fit == "longest":
+            ratio = max(width / self.resize, height / self.resize)
+            return max(round(width / ratio), 1), max(round(height / ratio), 1)
+        if self.long_side == "floor":
+            long = int(self.resize * max(width, height) / min(width, height))
+            return (self.resize, long) if width <= height else (long, self.resize)
         scale = self.resize / min(width, height)
-        size = (max(round(width * scale), self.crop), max(round(height * scale), self.crop))
-        return picture if size == picture.size else picture.resize(size, _RESAMPLING[self.interpolation])
+        return max(round(width * scale), self.crop), max(round(height * scale), self.crop)
+
+    def _cut_middle(self, picture: Image.Image) -> Image.Image:
+        # Where the picture is smaller than the square, the offset is negative and Pillow adds black.
+        spare_width, spare_height = picture.width - self.crop, picture.height - self.crop
+        if self.crop_offset == "floor":
+            left, top = spare_width // 2, spare_height // 2
+        else:
+            left, top = round(spare_width / 2), round(spare_height / 2)
+        if spare_width == spare_height == 0:
+            return picture
+        return picture.crop((left, top, left + self.crop, top + self.crop))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content for `config.json`."""
@@ -75,9 +145,18 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Preprocess:
-        """Returns the preprocessing described in `config.json`."""
+        """Returns the preprocessing described in `config.json`; a field that it lacks has its default."""
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         return cls(**settings)
+
+
+@lru_cache
+def _table(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """Returns the result (3, 256) float32 for each value of each channel: a look-up costs less than the arithmetic."""
+    values = np.arange(256, dtype=np.float32) / np.float32(255)
+    shifted = values - np.asarray(mean, np.float32)[:, None]
+    table: np.ndarray = shifted / np.asarray(std, np.float32)[:, None]
+    return table
 
 
 def _padded_to_square(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:
@@ -87,25 +166,30 @@ def _padded_to_square(picture: Image.Image, background: tuple[int, int, int]) ->
     return canvas
 
 
-def _cut_middle(picture: Image.Image, size: int) -> Image.Image:
-    left = round((picture.width - size) / 2)
-    top = round((picture.height - size) / 2)
-    return picture.crop((left, top, left + size, top + size))
+def _bordered(picture: Image.Image, side: int, value: int) -> Image.Image:
+    """Returns the picture in its own mode, at least `side` wide and high; the odd pixel goes right and below."""
+    width, height = max(side - picture.width, 0), max(side - picture.height, 0)
+    if width == height == 0:
+        return picture
+    bands = len(picture.getbands())
+    border = (width // 2, height // 2, (width + 1) // 2, (height + 1) // 2)
+    return ImageOps.expand(picture, border, fill=value if bands == 1 else (value,) * bands)
 
 
 def to_rgb(picture: Image.Image, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
     """Returns the picture as RGB; what is transparent shows `background`."""
-    if picture.mode == "RGB":
-        return picture
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+    if picture.mode in ("RGBA", "LA", "PA") or picture.info.get("transparency") is not None:
         layer = picture.convert("RGBA")
         canvas = Image.new("RGBA", layer.size, (*background, 255))
         return Image.alpha_composite(canvas, layer).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Returns a decoded PIL picture, turned upright as its EXIF orientation says.
+    """Returns a decoded PIL picture.
+
+    A file is turned upright as its EXIF orientation says. A PIL picture stays as it lies: the libraries that published
+    the models leave it so too, and whoever opened it may have turned it already.
 
     Args:
         picture: a path, a PIL picture, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8.
@@ -115,7 +199,7 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
         PictureError: it does not exist, does not decode, is too large, or is of another type.
     """
     if isinstance(picture, Image.Image):
-        return ImageOps.exif_transpose(picture)
+        return _loaded(picture)
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))):
             raise PictureError(
@@ -128,6 +212,14 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
             f"A picture of type {type(picture).__name__} cannot be read. Give a path, a PIL picture or a uint8 array."
         )
     return _decoded(Path(picture), max_pixels)
+
+
+def _loaded(picture: Image.Image) -> Image.Image:
+    try:
+        picture.load()
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise PictureError(f"The PIL picture does not decode ({error}). Replace or remove it.") from error
+    return picture
 
 
 def _decoded(path: Path, max_pixels: int) -> Image.Image:
