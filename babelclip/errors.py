@@ -15,11 +15,12 @@ class BabelclipError(ValueError):
 class SpaceMismatchError(BabelclipError):
     """Vectors of two embedding spaces were about to be mixed."""
 
-    def __init__(self, given: str, expected: str, what: str) -> None:
-        """`what` names the two things that disagree, for example "store photos/ and model student/"."""
+    def __init__(self, given: str, expected: str, what: str, hint: str = "") -> None:
+        """`what` names the two things that disagree, for example "store photos/ and model student/"; `hint` ends it."""
         super().__init__(
             f"{what} lie in different embedding spaces: {given!r} against {expected!r}. Vectors compare only "
             f"within one space: use a model of {given!r}, or encode again with the model of {expected!r}."
+            + (f" {hint}" if hint else "")
         )
         self.given = given
         self.expected = expected

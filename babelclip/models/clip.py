@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from babelclip import languages
 from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.models.image import ImageEncoder
 from babelclip.models.preprocess import Picture
@@ -16,6 +18,10 @@ from babelclip.models.text import DEFAULT_TOKEN_BUDGET, TextEncoder, normalize_r
 
 # Queries scored at once: 1024 x 1 million pictures of scores take 4 GB, which is the most anyone should pay.
 _QUERIES_AT_ONCE = 1024
+
+
+class UndeclaredLanguageWarning(UserWarning):
+    """Texts are in a language that the model was not trained on."""
 
 
 @dataclass
@@ -27,9 +33,11 @@ class Clip:
         text: the text tower, or None where it was not loaded.
         image: the picture tower, or None where it was not loaded.
         logit_scale: factor on cosines before a softmax, already exponentiated; None where the space has none.
+        logit_bias: added to the scaled cosine where the space was trained with a sigmoid (SigLIP); None elsewhere.
         languages: BCP-47 codes the text tower was trained on.
         name: what results and reports call this model.
         attribution: sources and licences of the weights and the training text, carried into every copy.
+        revision: commit of the hub repository that the weights come from; empty for a folder.
     """
 
     space: str
@@ -39,6 +47,8 @@ class Clip:
     languages: tuple[str, ...] = ()
     name: str = ""
     attribution: tuple[str, ...] = field(default=())
+    logit_bias: float | None = None
+    revision: str = ""
 
     def __post_init__(self) -> None:
         towers = [tower for tower in (self.text, self.image) if tower is not None]
@@ -62,10 +72,19 @@ class Clip:
         texts: str | Sequence[str],
         normalize: bool = True,
         *,
+        lang: str | Sequence[str] | None = None,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
         progress: bool = False,
     ) -> np.ndarray:
         """Returns text features (N, D) float32, rows L2-normalised unless `normalize=False`; input order is kept.
+
+        Args:
+            texts: one string counts as a list of one.
+            normalize: False gives the raw projection, which teacher learning regresses on.
+            lang: language of the texts, or one for each (BCP-47). Models whose first token names the language read it
+                (NLLB-CLIP); for all others it only brings a warning where the model was not trained on that language.
+            token_budget: most tokens of a padded batch; changes speed and memory, results only by rounding.
+            progress: show a bar on stderr.
 
         Example:
             >>> clip = babelclip.load("demo/student")  # doctest: +SKIP
@@ -73,9 +92,12 @@ class Clip:
             (2, 384)
 
         Raises:
-            BabelclipError: the text tower was not loaded, or an item is not a string.
+            BabelclipError: the text tower was not loaded, an item is not a string, or `lang` is no language.
         """
-        return self._text_tower().encode(texts, normalize, token_budget=token_budget, progress=progress)
+        tower = self._text_tower()
+        if lang is not None:
+            self._warn_of_undeclared([lang] if isinstance(lang, str) else lang)
+        return tower.encode(texts, normalize, lang=lang, token_budget=token_budget, progress=progress)
 
     def encode_image(
         self,
@@ -121,6 +143,36 @@ class Clip:
             raise BabelclipError(f"k is {k}; it must be at least 1, for example 10.")
         return top_k(self.encode_text(queries), normalize_rows(features), k)
 
+    def logits(self, text_features: np.ndarray, image_features: np.ndarray) -> np.ndarray:
+        """Returns scale x cosine (+ bias) (N, M) float32 for N texts and M pictures.
+
+        Args:
+            text_features: (N, D); rows are normalised here.
+            image_features: (M, D); rows are normalised here.
+
+        Raises:
+            BabelclipError: the model has no logit scale, as a text tower alone may have none.
+        """
+        if self.logit_scale is None:
+            raise BabelclipError(
+                f"{self.name or 'This model'} has no logit scale, so it gives cosines only. Load it with its picture "
+                "tower (`babelclip.pair`), or multiply normalised features."
+            )
+        cosines = normalize_rows(np.asarray(text_features)) @ normalize_rows(np.asarray(image_features)).T
+        return np.asarray(np.float32(self.logit_scale) * cosines + np.float32(self.logit_bias or 0.0))
+
+    def probabilities(self, text_features: np.ndarray, image_features: np.ndarray) -> np.ndarray:
+        """Returns how well each of N texts fits each of M pictures (N, M) float32, from 0 to 1.
+
+        Where the space has a bias (SigLIP) each pair stands alone: a sigmoid of its logit. Elsewhere the texts of one
+        picture share 1: a softmax over axis 0, as in CLIP's zero-shot classification.
+        """
+        logits = self.logits(text_features, image_features)
+        if self.logit_bias is not None:
+            return np.asarray(np.exp(-np.logaddexp(np.float32(0), -logits)))
+        exponentials = np.exp(logits - logits.max(axis=0, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=0, keepdims=True))
+
     def check_space(self, space: str, what: str) -> None:
         """Raises SpaceMismatchError, naming both spaces, unless `space` is this model's; `what` names the two."""
         if space != self.space:
@@ -149,6 +201,16 @@ class Clip:
             },
         }
 
+    def _warn_of_undeclared(self, codes: Sequence[str]) -> None:
+        undeclared = [code for code in dict.fromkeys(codes) if not languages.covers(self.languages, code)]
+        if self.languages and undeclared:
+            warnings.warn(
+                f"{self.name or 'This model'} was not trained on {', '.join(undeclared)}; it may be poor there. "
+                f"It was trained on: {', '.join(self.languages)}.",
+                UndeclaredLanguageWarning,
+                stacklevel=3,
+            )
+
     def _text_tower(self) -> TextEncoder:
         if self.text is None:
             raise BabelclipError(
@@ -164,6 +226,43 @@ class Clip:
                 'Load it again with towers="both" or "image".'
             )
         return self.image
+
+
+def pair(text: Clip, image: Clip) -> Clip:
+    """Returns one model of the text tower of the first and the picture tower of the second, which share a space.
+
+    The logit scale belongs to the space and comes with the picture tower, languages with the text tower.
+
+    Example:
+        >>> text = babelclip.load("copies/XLM-Roberta-Large-Vit-L-14", towers="text")  # doctest: +SKIP
+        >>> clip = babelclip.pair(text, babelclip.load("copies/clip-vit-large-patch14", "image"))  # doctest: +SKIP
+
+    Raises:
+        BabelclipError: a tower is absent.
+        SpaceMismatchError: the spaces differ; it names both, and the picture tower that fits.
+    """
+    text_tower, image_tower = text._text_tower(), image._image_tower()
+    if text.space != image.space:
+        from babelclip import registry
+
+        twins = ", ".join(card.name for card in registry.twins(text.space))
+        raise SpaceMismatchError(
+            given=image.space,
+            expected=text.space,
+            what=f"the text tower of {text.name or 'one model'} and the picture tower of {image.name or 'another'}",
+            hint=f"Published picture towers of {text.space}: {twins}." if twins else "",
+        )
+    return Clip(
+        space=text.space,
+        text=text_tower,
+        image=image_tower,
+        logit_scale=image.logit_scale if image.logit_scale is not None else text.logit_scale,
+        logit_bias=image.logit_bias if image.logit_scale is not None else text.logit_bias,
+        languages=text.languages,
+        name=text.name,
+        attribution=tuple(dict.fromkeys((*text.attribution, *image.attribution))),
+        revision=text.revision,
+    )
 
 
 def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -39,9 +39,12 @@ class Shift(nn.Module):
         return x + self.bias
 
 
-def backbone_width(backbone: nn.Module) -> int:
+def backbone_width(backbone: nn.Module, pooling: str = "") -> int:
     """Returns the width H of a backbone's pooled output, as its config states it."""
     config: Any = backbone.config
+    if pooling == "pooler":
+        # SigLIP's text towers project inside their own pooler.
+        return int(getattr(config, "projection_size", config.hidden_size))
     return int(config.hidden_size)
 
 

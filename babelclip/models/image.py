@@ -16,7 +16,7 @@ from torch import nn
 from babelclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 from babelclip.models.head import LayerSpec, backbone_width, build_head
 from babelclip.models.preprocess import Picture, PictureError, Preprocess, open_picture
-from babelclip.models.text import inference, normalize_rows
+from babelclip.models.text import bare, inference, normalize_rows
 from babelclip.progress import progress_bar
 
 
@@ -55,10 +55,8 @@ class ImageEncoder(nn.Module):
 
     def pooled(self, pixels: torch.Tensor) -> torch.Tensor:
         """Returns the pooled backbone output (N, H) before the head."""
-        if isinstance(self.backbone, EfficientNetLite):
-            pooled: torch.Tensor = self.backbone(pixels)
-        else:
-            pooled = self.backbone(pixel_values=pixels).pooler_output
+        output = self.backbone(pixels)
+        pooled: torch.Tensor = output if isinstance(output, torch.Tensor) else output.pooler_output
         return pooled
 
     def encode(
@@ -159,11 +157,22 @@ def build_image_backbone(config: dict[str, Any]) -> nn.Module:
     if model_type == "efficientnet_lite":
         settings["stages"] = tuple(tuple(stage) for stage in settings["stages"])
         return EfficientNetLite(EfficientNetLiteConfig(**settings))
+    if model_type == "clip_resnet":
+        from babelclip.models.resnet import ClipResNet, ClipResNetConfig
+
+        settings["layers"] = tuple(settings["layers"])
+        return ClipResNet(ClipResNetConfig(**settings))
     from transformers import AutoConfig, AutoModel
 
     parsed = AutoConfig.for_model(model_type, **settings)
-    backbone: nn.Module = AutoModel._model_mapping[type(parsed)]._from_config(parsed)
-    return backbone
+    if parsed.model_type == "metaclip_2_vision_model":  # AutoModel has no entry for it
+        from transformers import MetaClip2VisionModel
+
+        model_class = MetaClip2VisionModel
+    else:
+        model_class = AutoModel._model_mapping[type(parsed)]
+    backbone: nn.Module = model_class._from_config(parsed)
+    return bare(backbone)
 
 
 def _as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:

@@ -6,16 +6,22 @@ import torch
 
 from babelclip.errors import BabelclipError, did_you_mean
 
-POOLINGS = ("mean", "cls", "eos")
+POOLINGS = ("mean", "cls", "eos", "max", "pooler")
 
 
-def pool(token_states: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
+def pool(
+    token_states: torch.Tensor, attention_mask: torch.Tensor, pooling: str, ends: torch.Tensor | None = None
+) -> torch.Tensor:
     """Returns one vector a text (N, H), not normalised, in the dtype of `token_states`.
 
     Args:
         token_states: last hidden states (N, T, H).
         attention_mask: 1 for tokens, 0 for padding on the right (N, T).
-        pooling: `mean` over the tokens (M-CLIP, E5), `cls` the first token (AltCLIP), `eos` the last token.
+        pooling: `mean` over the tokens (M-CLIP, E5), `cls` the first token (AltCLIP), `max` over the tokens, `eos` the
+            token where the text ends (CLIP). `pooler`, the backbone's own pooled output, needs no states and is
+            taken by `TextEncoder.pooled`.
+        ends: true at end-of-text tokens (N, T) bool. `eos` takes the first of a row, as CLIP does when a text itself
+            spells that token; the last real token where it is None.
 
     Raises:
         BabelclipError: `pooling` is none of these.
@@ -25,7 +31,9 @@ def pool(token_states: torch.Tensor, attention_mask: torch.Tensor, pooling: str)
         return (token_states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
     if pooling == "cls":
         return token_states[:, 0]
+    if pooling == "max":
+        return token_states.masked_fill(attention_mask.unsqueeze(-1) == 0, float("-inf")).amax(dim=1)
     if pooling == "eos":
-        last = attention_mask.sum(dim=1).clamp(min=1) - 1
+        last = attention_mask.sum(dim=1).clamp(min=1) - 1 if ends is None else ends.int().argmax(dim=1)
         return token_states[torch.arange(len(last), device=last.device), last]
     raise BabelclipError(f"Pooling {pooling!r} is not known. {did_you_mean(pooling, POOLINGS)}")

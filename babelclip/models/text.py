@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from babelclip.errors import BabelclipError
 from babelclip.models.batching import token_batches
 from babelclip.models.head import LayerSpec, backbone_width, build_head
 from babelclip.models.pooling import pool
@@ -29,21 +31,37 @@ class TextEncoder(nn.Module):
     Letters: N texts, T tokens, H backbone width, D embed_dim.
     """
 
-    def __init__(self, backbone: nn.Module, *, pooling: str, head: list[LayerSpec], tokenizer: TextTokenizer) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        pooling: str,
+        head: list[LayerSpec],
+        tokenizer: TextTokenizer,
+        token_head: list[LayerSpec] | None = None,
+    ) -> None:
         """Takes a transformers encoder; the head is built from its description, its weights are set by the caller.
 
         Args:
             backbone: any transformers model that returns `last_hidden_state` (N, T, H).
-            pooling: `mean`, `cls` or `eos` (see `pool`).
+            pooling: `mean`, `cls`, `eos` or `max` (see `pool`), or `pooler` for the backbone's own `pooler_output`.
             head: layers from H to D (see `build_head`).
             tokenizer: texts to ids, with the prefix and length that the checkpoint wants.
+            token_head: layers for token states, which some checkpoints hold for diffusion models.
         """
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
         self.head_layers = head
-        self.head, self.embed_dim = build_head(head, backbone_width(backbone))
+        self.head, self.embed_dim = build_head(head, self.width)
+        self.token_head_layers = token_head
+        self.token_head = None if token_head is None else build_head(token_head, backbone_width(backbone))[0]
         self.tokenizer = tokenizer
+
+    @property
+    def width(self) -> int:
+        """Width H of the pooled vector that enters the head."""
+        return backbone_width(self.backbone, self.pooling)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Returns the raw projection (N, D), not normalised, for token ids and mask, both (N, T) int64."""
@@ -52,12 +70,18 @@ class TextEncoder(nn.Module):
 
     def pooled(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Returns the pooled backbone output (N, H) before the head."""
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return pool(states, attention_mask, self.pooling)
+        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
+        if self.pooling == "pooler":
+            pooled: torch.Tensor = output.pooler_output
+            return pooled
+        eos_id = self.tokenizer.eos_id
+        return pool(
+            output.last_hidden_state, attention_mask, self.pooling, None if eos_id is None else input_ids == eos_id
+        )
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the token ids of each text, prefix and special tokens included, truncated."""
-        return self.tokenizer(texts)
+    def tokenize(self, texts: Sequence[str], lang: str | Sequence[str] | None = None) -> list[list[int]]:
+        """Returns the token ids of each text, prefix and special tokens included, truncated (see `TextTokenizer`)."""
+        return self.tokenizer(texts, lang)
 
     def pad(self, token_ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns `input_ids` and `attention_mask` (N, T) int64 on the tower's device."""
@@ -70,6 +94,7 @@ class TextEncoder(nn.Module):
         texts: str | Sequence[str],
         normalize: bool = True,
         *,
+        lang: str | Sequence[str] | None = None,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
         before_head: bool = False,
         progress: bool = False,
@@ -79,20 +104,25 @@ class TextEncoder(nn.Module):
         Args:
             texts: one string counts as a list of one. An empty list gives (0, D).
             normalize: False gives the raw projection, which teacher learning regresses on.
+            lang: language of the texts, or one for each (BCP-47); read by models whose first token names it (NLLB).
             token_budget: most tokens of a padded batch; changes speed and memory, results only by rounding.
             before_head: return the pooled vectors (N, H) that enter the head, never normalised.
             progress: show a bar on stderr.
 
         Raises:
-            BabelclipError: an item is not a string.
+            BabelclipError: an item is not a string, or `lang` is no language of the model or has another length.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
-        width = backbone_width(self.backbone) if before_head else self.embed_dim
+        langs = _one_each(lang, len(texts))
+        width = self.width if before_head else self.embed_dim
         features = np.empty((len(texts), width), dtype=np.float32)
         forward = self.pooled if before_head else self.forward
         with inference(self), progress_bar("Texts", len(texts), shown=progress, unit="texts") as advance:
             for start in range(0, len(texts), _TOKENISE_AT_ONCE):
-                token_ids = self.tokenize(texts[start : start + _TOKENISE_AT_ONCE])
+                token_ids = self.tokenize(
+                    texts[start : start + _TOKENISE_AT_ONCE],
+                    None if langs is None else langs[start : start + _TOKENISE_AT_ONCE],
+                )
                 for rows in token_batches([len(ids) for ids in token_ids], token_budget):
                     batch = forward(*self.pad([token_ids[row] for row in rows]))
                     features[start + rows] = batch.float().cpu().numpy()
@@ -118,19 +148,53 @@ def normalize_rows(features: np.ndarray) -> np.ndarray:
     return np.asarray(features / np.maximum(norms, 1e-12), dtype=np.float32)
 
 
-def build_text_backbone(config: dict[str, Any]) -> nn.Module:
+def _one_each(lang: str | Sequence[str] | None, texts: int) -> list[str] | None:
+    if lang is None:
+        return None
+    langs = [lang] * texts if isinstance(lang, str) else list(lang)
+    if len(langs) != texts:
+        raise BabelclipError(f"{len(langs)} languages were given for {texts} texts. Give one for each, or one for all.")
+    return langs
+
+
+# Text encoders that AutoModel has no entry for, or for which it would build a decoder as well.
+_ENCODERS = {
+    "m2m_100": "M2M100Encoder",
+    "metaclip_2_text_model": "MetaClip2TextModel",
+    "siglip_text_model": "SiglipTextModel",
+    "siglip2_text_model": "Siglip2TextModel",
+}
+
+
+def build_text_backbone(config: dict[str, Any], *, pooler: bool = False) -> nn.Module:
     """Returns a transformers text encoder for a config dictionary with `model_type`; its weights are not set.
 
-    The pooler that BERT-type classes add is left out: no checkpoint of this field reads its output.
+    Args:
+        config: keys of the transformers config class; the rest take its defaults.
+        pooler: build the pooler that BERT-type classes can have. It is left out otherwise: hardly a checkpoint of
+            this field reads its output.
     """
     from transformers import AutoConfig, AutoModel
 
     settings = dict(config)
     parsed = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    model_class = AutoModel._model_mapping[type(parsed)]
-    extra = {"add_pooling_layer": False} if _accepts(model_class, "add_pooling_layer") else {}
-    backbone: nn.Module = model_class._from_config(parsed, **extra)
-    return backbone
+    encoder = _ENCODERS.get(parsed.model_type)
+    if encoder is None:
+        model_class = AutoModel._model_mapping[type(parsed)]
+    else:
+        modeling = type(parsed).__module__.replace(".configuration_", ".modeling_")
+        model_class = getattr(importlib.import_module(modeling), encoder)
+    extra = {"add_pooling_layer": pooler} if _accepts(model_class, "add_pooling_layer") else {}
+    return bare(model_class._from_config(parsed, **extra))
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """Returns the transformer inside a class that only wraps it, as older transformers had for CLIP and SigLIP.
+
+    Weight names are then the same whatever the version.
+    """
+    inner = getattr(model, "text_model", None) or getattr(model, "vision_model", None)
+    return inner if isinstance(inner, nn.Module) else model
 
 
 def _accepts(function: Any, argument: str) -> bool:

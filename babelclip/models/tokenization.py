@@ -5,44 +5,77 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from babelclip import languages
 from babelclip.errors import BabelclipError
 from babelclip.models.cleaning import cleaning_rule
+
+# Where NLLB's vocabulary departs from FLORES-200.
+_NLLB_TOKENS = {"sat_Olck": "sat_Beng"}
 
 
 class TextTokenizer:
     """A `tokenizer.json` with what its model expects: a cleaning rule, a prefix before each text, a longest length."""
 
     def __init__(
-        self, tokenizer: Tokenizer, *, max_length: int, pad_id: int, prefix: str = "", cleaning: str = "none"
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        pad_id: int,
+        prefix: str = "",
+        cleaning: str = "none",
+        pad_to: int | None = None,
+        eos_id: int | None = None,
+        language: str | None = None,
     ) -> None:
         """Takes a `tokenizers` object whose post-processor adds the special tokens.
 
         Args:
             tokenizer: it is reconfigured: truncation to `max_length`, no padding.
             max_length: most tokens of a text, special tokens included; longer texts are truncated.
-            pad_id: the id that fills short rows; it is masked, so its choice changes nothing.
+            pad_id: the id that fills short rows; it is masked, so its choice changes nothing, unless `pad_to` is set.
             prefix: put before each text, for example E5's "query: ".
             cleaning: name of the rule that texts go through first (see `cleaning.py`).
+            pad_to: fill every text to this many tokens, which the model then reads as any other (SigLIP: 64).
+            eos_id: the id that ends a text, where `eos` pooling looks for it (CLIP).
+            language: the language of texts whose language is not told (BCP-47), for models whose first token names
+                the language in FLORES codes (NLLB); None for all others.
+
+        Raises:
+            BabelclipError: the cleaning rule is not known, or the tokenizer has no token for `language`.
         """
         tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length)
         self._tokenizer = tokenizer
         self.max_length = max_length
         self.pad_id = pad_id
         self.prefix = prefix
         self.cleaning = cleaning
+        self.pad_to = pad_to
+        self.eos_id = eos_id
+        self.language = language
         self._clean = cleaning_rule(cleaning)
+        if language is not None:
+            self._language_id(language)
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a text, special tokens included. It may be set; the backbone has a limit of its own."""
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, tokens: int) -> None:
+        self._tokenizer.enable_truncation(tokens)
+        self._max_length = tokens
 
     @classmethod
-    def from_file(
-        cls, path: Path | str, *, max_length: int, pad_id: int, prefix: str = "", cleaning: str = "none"
-    ) -> TextTokenizer:
-        """Returns the tokenizer stored at `path`.
+    def from_file(cls, path: Path | str, **settings: Any) -> TextTokenizer:
+        """Returns the tokenizer stored at `path`; `settings` are those of the class.
 
         Raises:
             BabelclipError: the file is missing or no `tokenizer.json`.
@@ -55,13 +88,17 @@ class TextTokenizer:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the Rust side raises a bare Exception
             raise BabelclipError(f"{path} is not a tokenizer.json ({error}). Copy it again from its origin.") from error
-        return cls(tokenizer, max_length=max_length, pad_id=pad_id, prefix=prefix, cleaning=cleaning)
+        return cls(tokenizer, **settings)
 
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+    def __call__(self, texts: Sequence[str], lang: str | Sequence[str] | None = None) -> list[list[int]]:
         """Returns the token ids of each text, special tokens included, truncated to `max_length`.
 
+        Args:
+            texts: N strings.
+            lang: their language, or one for each (BCP-47). Only models whose first token names it read this.
+
         Raises:
-            BabelclipError: an item is not a string; its position is named.
+            BabelclipError: an item is not a string (its position is named), or the model has no token for a language.
         """
         for position, text in enumerate(texts):
             if not isinstance(text, str):
@@ -69,7 +106,24 @@ class TextTokenizer:
                     f"Text {position} is of type {type(text).__name__}; texts are strings. Give a list of strings."
                 )
         encodings = self._tokenizer.encode_batch_fast([self.prefix + self._clean(text) for text in texts])
-        return [encoding.ids for encoding in encodings]
+        token_ids = [encoding.ids for encoding in encodings]
+        if self.language is not None:
+            codes = [lang or self.language] * len(texts) if lang is None or isinstance(lang, str) else list(lang)
+            ids_of = {code: self._language_id(code) for code in set(codes)}
+            token_ids = [[ids_of[code], *ids[1:]] for code, ids in zip(codes, token_ids, strict=True)]
+        if self.pad_to is not None:
+            token_ids = [ids + [self.pad_id] * (self.pad_to - len(ids)) for ids in token_ids]
+        return token_ids
+
+    def _language_id(self, code: str) -> int:
+        token = languages.flores(code)
+        found = None if token is None else self._tokenizer.token_to_id(_NLLB_TOKENS.get(token, token))
+        if found is None:
+            raise BabelclipError(
+                f"This model has no token for the language {code} ({token or 'no FLORES code'}). Give the language of "
+                "the text as one that FLORES-200 lists, or the closest to it."
+            )
+        return int(found)
 
     def pad(self, token_ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns `input_ids` and `attention_mask`, both int64 (N, T), T the longest row, padded on the right."""

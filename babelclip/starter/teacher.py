@@ -21,13 +21,15 @@ import torch
 
 from babelclip.errors import BabelclipError
 from babelclip.files import read_json
-from babelclip.models.checkpoints.native import fill, read_weights, uninitialised
+from babelclip.models.checkpoints.build import text_tower, uninitialised
+from babelclip.models.checkpoints.keymap import Weights, fill
+from babelclip.models.checkpoints.native import read_weights
 from babelclip.models.clip import Clip
 from babelclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 from babelclip.models.head import LayerSpec
 from babelclip.models.image import ImageEncoder
 from babelclip.models.preprocess import Preprocess
-from babelclip.models.text import TextEncoder, build_text_backbone
+from babelclip.models.text import TextEncoder
 from babelclip.models.tokenization import TextTokenizer
 from babelclip.starter.parts import CLASS_NAMES, LITE0, MINILM, locate
 
@@ -124,7 +126,7 @@ def _image_tower(
     tensors = {f"backbone.{name}": tensor for name, tensor in state.items()}
     tensors |= {"head.0.weight": class_weight, "head.0.bias": class_bias}
     tensors["head.2.weight"] = torch.from_numpy(np.ascontiguousarray(class_vectors.T))
-    fill(image, tensors, path)
+    fill(image, Weights(path, tensors))
     return image.eval()
 
 
@@ -144,21 +146,20 @@ def read_sentence_encoder(folder: Path) -> TextEncoder:
     tokenizer = TextTokenizer.from_file(
         folder / "tokenizer.json", max_length=_MAX_LENGTH, pad_id=config.get("pad_token_id") or 0
     )
-    with uninitialised():
-        text = TextEncoder(
-            build_text_backbone(backbone_config),
-            pooling="mean",
-            head=[{"kind": "normalize"}, {"kind": "shift"}],
-            tokenizer=tokenizer,
-        )
     path = folder / "model.safetensors"
     tensors = {
         f"backbone.{name}": tensor
         for name, tensor in read_weights(path).items()
         if name != "embeddings.position_ids" and not name.startswith("pooler.")
     }
-    tensors["head.1.bias"] = torch.zeros(text.embed_dim)
-    fill(text, tensors, path)
+    tensors["head.1.bias"] = torch.zeros(config.get("hidden_size", 0))
+    text = text_tower(
+        backbone_config,
+        pooling="mean",
+        head=[{"kind": "normalize"}, {"kind": "shift"}],
+        tokenizer=tokenizer,
+        weights=Weights(path, tensors),
+    )
     return text.eval()
 
 

@@ -21,12 +21,15 @@ from torch import nn
 
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_folder, read_json, write_json
+from babelclip.models.checkpoints.build import image_tower, text_tower
+from babelclip.models.checkpoints.keymap import Weights
 from babelclip.models.clip import Clip
-from babelclip.models.image import ImageEncoder, build_image_backbone
+from babelclip.models.image import ImageEncoder
 from babelclip.models.preprocess import Preprocess
-from babelclip.models.text import TextEncoder, build_text_backbone
+from babelclip.models.text import TextEncoder
 from babelclip.models.tokenization import TextTokenizer
 
+NAME = "native"
 FORMAT = "babelclip"
 VERSION = 1
 TEXT_WEIGHTS = "text_encoder.safetensors"
@@ -44,6 +47,12 @@ def recognises(folder: Path) -> bool:
     return isinstance(config, dict) and config.get("format") == FORMAT
 
 
+def wanted(names: list[str], towers: str) -> list[str]:
+    """Returns the files of a hub repository that loading `towers` needs."""
+    unwanted = {"text": (IMAGE_WEIGHTS,), "image": (TEXT_WEIGHTS, TOKENIZER)}.get(towers, ())
+    return [name for name in names if name in FILES and name not in unwanted]
+
+
 def save(clip: Clip, folder: Path) -> Path:
     """Writes `clip` to `folder`, replacing it whole, and returns the folder."""
     config: dict[str, Any] = {
@@ -54,6 +63,8 @@ def save(clip: Clip, folder: Path) -> Path:
         "embed_dim": clip.embed_dim,
         "languages": list(clip.languages),
         "logit_scale": clip.logit_scale,
+        "logit_bias": clip.logit_bias,
+        "revision": clip.revision,
         "attribution": list(clip.attribution),
     }
     with atomic_folder(folder) as temporary:
@@ -94,6 +105,8 @@ def load(folder: Path, towers: str) -> Clip:
             text=text,
             image=image,
             logit_scale=config["logit_scale"],
+            logit_bias=config.get("logit_bias"),
+            revision=config.get("revision", ""),
             languages=tuple(config["languages"]),
             name=config["name"],
             attribution=tuple(config["attribution"]),
@@ -114,6 +127,10 @@ def _text_config(text: TextEncoder) -> dict[str, Any]:
         "pad_id": text.tokenizer.pad_id,
         "prefix": text.tokenizer.prefix,
         "cleaning": text.tokenizer.cleaning,
+        "pad_to": text.tokenizer.pad_to,
+        "eos_id": text.tokenizer.eos_id,
+        "language": text.tokenizer.language,
+        "token_head": text.token_head_layers,
     }
 
 
@@ -128,46 +145,32 @@ def _backbone_config(backbone: nn.Module) -> dict[str, Any]:
 
 
 def _load_text(folder: Path, config: dict[str, Any]) -> TextEncoder:
-    tokenizer = TextTokenizer.from_file(
-        folder / TOKENIZER,
-        max_length=config["max_length"],
-        pad_id=config["pad_id"],
-        prefix=config["prefix"],
-        cleaning=config["cleaning"],
+    # Settings that came later are absent from older folders and then take their defaults.
+    names = ("max_length", "pad_id", "prefix", "cleaning", "pad_to", "eos_id", "language")
+    tokenizer = TextTokenizer.from_file(folder / TOKENIZER, **{name: config[name] for name in names if name in config})
+    return text_tower(
+        config["backbone"],
+        pooling=config["pooling"],
+        head=config["head"],
+        tokenizer=tokenizer,
+        weights=Weights(folder / TEXT_WEIGHTS, read_weights(folder / TEXT_WEIGHTS)),
+        token_head=config.get("token_head"),
     )
-    with uninitialised():
-        text = TextEncoder(
-            build_text_backbone(config["backbone"]),
-            pooling=config["pooling"],
-            head=config["head"],
-            tokenizer=tokenizer,
-        )
-    fill(text, read_weights(folder / TEXT_WEIGHTS), folder / TEXT_WEIGHTS)
-    return text
 
 
 def _load_image(folder: Path, config: dict[str, Any]) -> ImageEncoder:
-    with uninitialised():
-        image = ImageEncoder(
-            build_image_backbone(config["backbone"]),
-            head=config["head"],
-            preprocess=Preprocess.from_dict(config["preprocess"]),
-        )
-    fill(image, read_weights(folder / IMAGE_WEIGHTS), folder / IMAGE_WEIGHTS)
-    return image
+    return image_tower(
+        config["backbone"],
+        head=config["head"],
+        preprocess=Preprocess.from_dict(config["preprocess"]),
+        weights=Weights(folder / IMAGE_WEIGHTS, read_weights(folder / IMAGE_WEIGHTS)),
+    )
 
 
 def _save_weights(module: nn.Module, path: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, path)
     # safetensors creates files that only their owner may read; a model folder is made to be shared.
     path.chmod(0o644)
-
-
-def uninitialised() -> Any:
-    """Returns a context in which modules are built without drawing random weights; `fill` then checks all are set."""
-    from transformers.initialization import no_init_weights
-
-    return no_init_weights()
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -185,26 +188,3 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise BabelclipError(
             f"{path} is not a whole safetensors file ({error}). Copy it again from its origin."
         ) from error
-
-
-def fill(module: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Sets every weight of `module` from `tensors`, strictly: none missing, none left over, no other shape.
-
-    Raises:
-        BabelclipError: it lists the names, and both shapes where those differ.
-    """
-    expected = module.state_dict()
-    faults = [f"missing {name} {tuple(expected[name].shape)}" for name in expected.keys() - tensors.keys()]
-    faults += [f"unexpected {name} {tuple(tensors[name].shape)}" for name in tensors.keys() - expected.keys()]
-    faults += [
-        f"{name} is {tuple(tensors[name].shape)} but the config asks for {tuple(expected[name].shape)}"
-        for name in expected.keys() & tensors.keys()
-        if expected[name].shape != tensors[name].shape
-    ]
-    if faults:
-        shown = "; ".join(sorted(faults)[:8]) + ("; …" if len(faults) > 8 else "")
-        raise BabelclipError(
-            f"{path} does not fit its config.json: {shown}. Weights and config must come from one model: "
-            "copy the folder again from its origin."
-        )
-    module.load_state_dict(tensors, strict=True, assign=True)

@@ -1,0 +1,96 @@
+"""Towers from a config and converted weights: what every reader ends with."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from babelclip.errors import BabelclipError
+from babelclip.files import read_json
+from babelclip.models.checkpoints.keymap import Weights, fill
+from babelclip.models.head import LayerSpec
+from babelclip.models.image import ImageEncoder, build_image_backbone
+from babelclip.models.preprocess import Preprocess
+from babelclip.models.text import TextEncoder, build_text_backbone
+from babelclip.models.tokenization import TextTokenizer
+
+
+def text_tower(
+    backbone: dict[str, Any],
+    *,
+    pooling: str,
+    head: list[LayerSpec],
+    tokenizer: TextTokenizer,
+    weights: Weights,
+    token_head: list[LayerSpec] | None = None,
+) -> TextEncoder:
+    """Returns a text tower filled from `weights` (names `backbone.*`, `head.N.*`, `token_head.N.*`).
+
+    Args:
+        backbone: a transformers config with `model_type`.
+        pooling: `mean`, `cls`, `eos`, `max` or `pooler` (see `pool`).
+        head: layers from the pooled vector to the space (see `build_head`).
+        tokenizer: texts to ids.
+        weights: every tensor of the tower, no other.
+        token_head: layers for token states, where the checkpoint has them (AltDiffusion-m18).
+
+    Raises:
+        BabelclipError: the config does not build, or weights are missing, left over or of another shape.
+    """
+    with uninitialised():
+        try:
+            built = build_text_backbone(backbone, pooler=pooling == "pooler")
+            text = TextEncoder(built, pooling=pooling, head=head, tokenizer=tokenizer, token_head=token_head)
+        except _CONFIG_FAULTS as error:
+            raise _unbuildable(weights.path, backbone, error) from error
+    fill(text, weights)
+    return text
+
+
+def image_tower(
+    backbone: dict[str, Any], *, head: list[LayerSpec], preprocess: Preprocess, weights: Weights
+) -> ImageEncoder:
+    """Returns an image tower filled from `weights` (names `backbone.*`, `head.N.*`).
+
+    Raises:
+        BabelclipError: the config does not build, or weights are missing, left over or of another shape.
+    """
+    with uninitialised():
+        try:
+            image = ImageEncoder(build_image_backbone(backbone), head=head, preprocess=preprocess)
+        except _CONFIG_FAULTS as error:
+            raise _unbuildable(weights.path, backbone, error) from error
+    fill(image, weights)
+    return image
+
+
+# What transformers and torch raise for a config of wrong types or impossible sizes.
+_CONFIG_FAULTS = (TypeError, KeyError, AttributeError, RuntimeError, ZeroDivisionError, OverflowError, MemoryError)
+
+
+def _unbuildable(path: Path, config: dict[str, Any], error: Exception) -> BabelclipError:
+    return BabelclipError(
+        f"{path}: its config asks for a {config.get('model_type')} that cannot be built "
+        f"({type(error).__name__}: {error}). Copy config.json again from the model's origin."
+    )
+
+
+def uninitialised() -> AbstractContextManager[Any]:
+    """Returns a context in which modules are built without drawing random weights; `fill` then checks all are set."""
+    from transformers.initialization import no_init_weights
+
+    context: AbstractContextManager[Any] = no_init_weights()
+    return context
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file of a model folder.
+
+    Raises:
+        BabelclipError: it is missing or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise BabelclipError(f"{path} holds a {type(content).__name__}; a JSON object is expected. Copy it again.")
+    return content

@@ -1,0 +1,11 @@
+"""Lets the torchvision of the package index import beside a CPU torch: import this before anything that needs it.
+
+Its binary links CUDA, so two operators are missing; declaring their schemas is enough for transforms, timm and open_clip.
+"""
+
+import torch
+
+# Kept alive by the module: the schemas vanish with the object.
+LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
+for name in ("nms", "qnms"):
+    LIBRARY.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
