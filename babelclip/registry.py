@@ -1,0 +1,149 @@
+"""Questions about published models: what a name stands for, which model a folder holds, what a language has.
+
+The facts are data: `cards/*.toml`, one family a file (`[defaults]` holds what its models share, each `[[model]]` one
+model), with `cards/sources.toml` for where facts come from and `cards/scores.tsv` for published results. What is
+unknown is absent. The files are read on the first question, and importing this module costs nothing. Entry points:
+`cards`, `find`, `closest_names`, `identify`, `twins`, `for_language`, `source`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+
+from babelclip import languages
+from babelclip.cards import ModelCard as ModelCard
+from babelclip.cards import Score as Score
+from babelclip.cards import read_cards, read_sources
+from babelclip.errors import BabelclipError, closest, did_you_mean
+
+# Layouts in which the files of one published model occur: a name in one of them may stand for a card of another.
+_RELATED = (
+    frozenset({"openclip", "openai"}),
+    frozenset({"sentence_transformers", "clip"}),
+    frozenset({"sentence_transformers", "transformer", "mclip_legacy"}),
+    frozenset({"clip", "siglip", "metaclip2"}),
+)
+
+
+def cards() -> tuple[ModelCard, ...]:
+    """Returns all cards, family by family.
+
+    Raises:
+        BabelclipError: a card file is damaged; the message names file, model and fact.
+    """
+    return read_cards()
+
+
+def find(name: str) -> ModelCard | None:
+    """Returns the card of a model, by its name or one of its other names in any case, or None.
+
+    >>> find("vit-b-32/openai").space
+    'openai/ViT-B-32'
+    """
+    return _by_name().get(name.strip().lower())
+
+
+def closest_names(name: str, n: int = 3) -> list[str]:
+    """Returns up to `n` names of cards that resemble `name`, best first."""
+    table = _by_name()
+    tails = {key.rsplit("/", 1)[-1]: card.name for key, card in table.items()}
+    near = closest(name, table, n=2 * n) + closest(name.rsplit("/", 1)[-1], tails, n=2 * n)
+    return list(dict.fromkeys(table[key].name if key in table else tails[key] for key in near))[:n]
+
+
+def identify(hints: Sequence[str], *, layout: str, embed_dim: int) -> ModelCard | None:
+    """Returns the published model that a folder holds, or None where that is unknown or not certain.
+
+    Args:
+        hints: what may name the model: the folder's name or path, a hub cache folder (`models--org--name`), the
+            `_name_or_path` of its config.
+        layout: the reader that recognised the files.
+        embed_dim: size of the vectors.
+    """
+    names = {name for hint in hints for name in _names_in(hint)}
+    found = [
+        card
+        for card in cards()
+        if card.repo
+        and card.embed_dim == embed_dim
+        and _compatible(card.layout, layout)
+        and {card.repo.lower(), card.repo.rsplit("/", 1)[-1].lower()} & names
+    ]
+    whole = [card for card in found if card.repo.lower() in names]
+    found = whole or found
+    return found[0] if len(found) == 1 else None
+
+
+def twins(space: str) -> list[ModelCard]:
+    """Returns the loadable cards with an image tower of a space: what completes a text-only model."""
+    return [card for card in cards() if card.space == space and card.towers != "text" and card.loadable]
+
+
+def for_language(code: str) -> list[tuple[ModelCard, Score | None]]:
+    """Returns the models that are of use for a language, best published quality first.
+
+    Figures compare within one benchmark, direction, metric and protocol only (`Score.group`). Models are therefore
+    listed group by group, the group with most models first, each model in the first group that has it. Models that
+    declare the language but have no figure follow with None; those that reach it by transfer only come last. Copies
+    of the same weights are listed once.
+
+    Raises:
+        UnknownLanguageError: the code is not known.
+    """
+    wanted = languages.normalize(code)
+    originals = [card for card in cards() if not card.same_weights and card.towers != "image"]
+    groups: dict[tuple[str, str, str, str], list[tuple[ModelCard, Score]]] = {}
+    for card in originals:
+        for score in card.scores:
+            if score.language == wanted:
+                groups.setdefault(score.group, []).append((card, score))
+    ranked: dict[str, tuple[ModelCard, Score | None]] = {}
+    for members in sorted(groups.values(), key=len, reverse=True):
+        for card, score in sorted(members, key=lambda pair: pair[1].value, reverse=True):
+            ranked.setdefault(card.name, (card, score))
+    for declared in ("languages", "languages_transfer"):
+        for card in originals:
+            if languages.covers(getattr(card, declared), wanted):
+                ranked.setdefault(card.name, (card, None))
+    return list(ranked.values())
+
+
+def source(key: str) -> str:
+    """Returns the citation behind a source key.
+
+    Raises:
+        BabelclipError: the key is not in `cards/sources.toml`.
+    """
+    citations = read_sources()
+    if key not in citations:
+        raise BabelclipError(f"{key!r} is no source of the cards. {did_you_mean(key, citations)}")
+    return citations[key]
+
+
+def _names_in(hint: str) -> Iterable[str]:
+    """Yields the repositories and model names that a path or a name may stand for, in lower case."""
+    parts = [part for part in hint.strip().lower().replace("\\", "/").split("/") if part]
+    for part in parts:
+        if part.startswith("models--"):
+            parts = part.split("--")[1:]
+            break
+    if parts:
+        yield parts[-1]
+        yield "/".join(parts[-2:])
+
+
+def _compatible(layout: str, other: str) -> bool:
+    return layout == other or any({layout, other} <= group for group in _RELATED)
+
+
+@functools.cache
+def _by_name() -> dict[str, ModelCard]:
+    """Returns the cards by every name in lower case. A name of two cards is an error."""
+    table: dict[str, ModelCard] = {}
+    for card in read_cards():
+        for name in (card.name, *card.aliases):
+            other = table.setdefault(name.lower(), card)
+            if other is not card:
+                raise BabelclipError(f"{name!r} names both {other.name} and {card.name}: take it from one of them.")
+    return table
