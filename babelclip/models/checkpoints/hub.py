@@ -1,4 +1,4 @@
-"""Models of the hub: one commit, only the files that a load needs, and an answer within seconds when there is no network.
+"""Models of the hub: one commit, only the files that a load needs, and a quick answer when there is no network.
 
     repository = open_repository("org/name")            # or "org/name@revision": asks once which commit, which files
     folder = repository.small_files()                   # the JSON configs, by which a layout is recognised
@@ -182,8 +182,8 @@ class Repository:
             share = f"{len(self.files)} files are there"
         command = _command(self.name, self.commit, missing if self.listed else [])
         return BabelclipError(
-            f"{self.name} is not complete in the cache {hub_cache()} ({lacks}; {share}), and {reason}. With a network, "
-            f"fetch the rest once: {command}. Or give the folder of a saved model."
+            f"{self.name} is not complete in the cache {hub_cache()} ({lacks}; {share}), and {reason}. "
+            f"With a network, fetch the rest once: {command}. Or give the folder of a saved model."
         )
 
 
@@ -220,8 +220,9 @@ def open_repository(name: str, revision: str | None = None, *, progress: bool = 
     if cached is None or not folder.is_dir():
         begun = any(storage(name).glob("blobs/*"))
         raise BabelclipError(
-            f"{name} (revision {revision}) is not in the cache {hub_cache()}{', only parts of it' if begun else ''}, and "
-            f"{reason}. With a network, fetch it once: {_command(name, revision, [])}. Or give the folder of a saved model."
+            f"{name} (revision {revision}) is not in the cache {hub_cache()}{', only parts of it' if begun else ''}, "
+            f"and {reason}. With a network, fetch it once: {_command(name, revision, [])}. "
+            "Or give the folder of a saved model."
         ) from cause
     if cause is not None:
         logger.warning("%s: %s; taking the copy in the cache, commit %s", name, reason, cached)
@@ -237,9 +238,7 @@ def _parse(name: str, revision: str | None) -> tuple[str, str]:
 
     repository, at, own = name.partition("@")
     if at and revision not in (None, own):
-        raise BabelclipError(
-            f"{name} names revision {own!r}, but revision={revision!r} was given too. Give one of them."
-        )
+        raise BabelclipError(f"{name} names revision {own!r}, and revision={revision!r} was given. Give one of them.")
     revision = own if at else (revision or "main")
     try:
         validate_repo_id(repository)

@@ -18,6 +18,7 @@ DEADLINE = 4.0
 
 
 def offline() -> bool:
+    """Returns whether the user forbids the network, by the environment as it is now."""
     value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return value.upper() in ("1", "TRUE", "YES", "ON")
 
@@ -123,9 +124,7 @@ def refusal(name: str, revision: str, error: Any) -> BabelclipError:
     elif status == 401:
         reason = f"the hub refuses your token for {name}. Renew it with `hf auth login`, or set or unset HF_TOKEN."
     elif status == 429:
-        reason = (
-            f"the hub answers too many requests (429) for {name}. Wait a few minutes, or log in with `hf auth login`."
-        )
+        reason = f"the hub answers too many requests (429) for {name}. Wait, or log in with `hf auth login`."
     else:
         reason = f"the hub answers {status} for {name} (revision {revision}). Try again later, or check HF_ENDPOINT."
     return BabelclipError(reason)

@@ -26,6 +26,7 @@ def hub_cache() -> Path:
 
 
 def storage(name: str) -> Path:
+    """Returns the folder of a repository in the cache: its blobs, refs and snapshots."""
     return hub_cache() / f"models--{name.replace('/', '--')}"
 
 
@@ -45,6 +46,7 @@ def keep(name: str, revision: str, commit: str, files: dict[str, RemoteFile]) ->
 
 
 def kept_commit(name: str, revision: str) -> str | None:
+    """Returns the commit that a branch or tag was when the hub was last asked, or None."""
     path = storage(name) / "refs" / revision
     content = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
     return content if COMMIT.fullmatch(content) else None
