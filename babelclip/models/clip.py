@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.models.image import ImageEncoder
 from babelclip.models.preprocess import Picture
 from babelclip.models.text import DEFAULT_TOKEN_BUDGET, TextEncoder, normalize_rows
+
+if TYPE_CHECKING:
+    from babelclip.models.conditioning import TokenStates
 
 # Queries scored at once: 1024 x 1 million pictures of scores take 4 GB, which is the most anyone should pay.
 _QUERIES_AT_ONCE = 1024
@@ -98,6 +101,17 @@ class Clip:
         if lang is not None:
             self._warn_of_undeclared([lang] if isinstance(lang, str) else lang)
         return tower.encode(texts, normalize, lang=lang, token_budget=token_budget, progress=progress)
+
+    def encode_tokens(self, texts: str | Sequence[str], **settings: Any) -> TokenStates:
+        """Returns token states (N, T, W), mask and pooled vectors of texts, as diffusion models take them.
+
+        `settings` are those of `babelclip.models.conditioning.encode_tokens`, for example
+        `preset="altdiffusion-m18"`.
+
+        Raises:
+            BabelclipError: the text tower was not loaded, or has no such layer, norm or head.
+        """
+        return self._text_tower().encode_tokens(texts, **settings)
 
     def encode_image(
         self,

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import inspect
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from babelclip.models.head import LayerSpec, backbone_width, build_head
 from babelclip.models.pooling import pool
 from babelclip.models.tokenization import TextTokenizer
 from babelclip.progress import progress_bar
+
+if TYPE_CHECKING:
+    from babelclip.models.conditioning import TokenStates
 
 # Texts tokenised at once. Large enough for the sort to find equal lengths, small enough for memory.
 _TOKENISE_AT_ONCE = 65536
@@ -71,6 +74,10 @@ class TextEncoder(nn.Module):
     def pooled(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Returns the pooled backbone output (N, H) before the head."""
         output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
+        return self.pool_output(output, input_ids, attention_mask)
+
+    def pool_output(self, output: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Returns the vector (N, H) that enters the head, for what the backbone gave."""
         if self.pooling == "pooler":
             pooled: torch.Tensor = output.pooler_output
             return pooled
@@ -128,6 +135,12 @@ class TextEncoder(nn.Module):
                     features[start + rows] = batch.float().cpu().numpy()
                     advance(len(rows))
         return normalize_rows(features) if normalize and not before_head else features
+
+    def encode_tokens(self, texts: str | Sequence[str], **settings: Any) -> TokenStates:
+        """Returns token states for diffusion models; `settings` are those of `conditioning.encode_tokens`."""
+        from babelclip.models.conditioning import encode_tokens
+
+        return encode_tokens(self, texts, **settings)
 
 
 @contextlib.contextmanager
