@@ -129,15 +129,15 @@ class _Builder:
         if module == "torch" and name in DTYPES:
             return DTYPES[name]
         if module == "torch._utils":
-            made: Callable[..., Any] | None = {
+            builders: dict[str, Callable[..., Any]] = {
                 "_rebuild_tensor": self._tensor,
                 "_rebuild_tensor_v2": self._tensor,
                 "_rebuild_tensor_v3": self._tensor_v3,
                 "_rebuild_parameter": _first,
                 "_rebuild_parameter_with_state": _first,
-            }.get(name)
-            if made is not None:
-                return safe_pickle.Builder(made)
+            }
+            if name in builders:
+                return safe_pickle.Builder(builders[name])
         return safe_pickle.inert_class(module, name)
 
     def storage(self, pid: Any) -> _Storage:
