@@ -38,7 +38,7 @@ $(VENV)/.installed-starter: requirements/starter.txt | $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed
-	$(INSTALL) -e '.[train,dev]'
+	$(INSTALL) -e '.[train,legacy,dev]'
 	@touch $@
 
 clean:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from babelclip.data.captions import read_captions as read_captions
     from babelclip.models.checkpoints import load as load
     from babelclip.models.clip import Clip as Clip
+    from babelclip.models.clip import pair as pair
     from babelclip.models.image import ImageEncoder as ImageEncoder
     from babelclip.models.text import TextEncoder as TextEncoder
     from babelclip.store import EmbeddingStore as EmbeddingStore
@@ -26,9 +27,10 @@ _HOMES = {
     "ImageEncoder": "babelclip.models.image",
     "TextEncoder": "babelclip.models.text",
     "load": "babelclip.models.checkpoints",
+    "pair": "babelclip.models.clip",
     "read_captions": "babelclip.data.captions",
 }
-__all__ = ["Captions", "Clip", "EmbeddingStore", "ImageEncoder", "TextEncoder", "load", "read_captions"]
+__all__ = ["Captions", "Clip", "EmbeddingStore", "ImageEncoder", "TextEncoder", "load", "pair", "read_captions"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,24 +1,41 @@
-"""Published checkpoint layouts, one reader each; `load` recognises the layout from the files, never from the name."""
+"""Published checkpoint layouts, one reader each; `load` recognises the layout from the files, never from the name.
+
+A reader is a module of this package with `NAME`, `recognises(folder)`, `wanted(names, towers)` (which files of a hub
+repository a load reads) and `load(folder, towers)`. To add a family, add its reader to `READERS` and a card.
+"""
 
 from __future__ import annotations
 
-import os
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from babelclip import registry
 from babelclip.errors import BabelclipError, did_you_mean
-from babelclip.models.checkpoints import native
-from babelclip.models.clip import Clip
+from babelclip.models.clip import Clip, pair
 
+if TYPE_CHECKING:
+    import torch
+
+    from babelclip.models.checkpoints.hub import Repository
+
+# The first that recognises a folder reads it: layouts with a file of their own come before those told by config.json.
+READERS = (
+    "native",
+    "sentence_transformers",
+    "openclip",
+    "mclip",
+    "altclip",
+    "siglip",
+    "metaclip2",
+    "clip",
+    "mclip_legacy",
+    "transformer",
+    "openai",
+)
 TOWERS = ("both", "text", "image")
-DTYPES = {
-    # The fastest dtype is not chosen yet: "auto" is exact (see docs/architecture.md).
-    "auto": torch.float32,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+# The fastest dtype is not chosen yet: "auto" is exact (see docs/architecture.md).
+DTYPES = {"auto": "float32", "float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
 
 
 def load(
@@ -26,14 +43,24 @@ def load(
     towers: str = "both",
     dtype: str = "auto",
     device: str | torch.device | None = None,
+    *,
+    space: str | None = None,
+    progress: bool = True,
 ) -> Clip:
     """Returns the model in a folder, or of a repository on the hub, ready to encode.
 
+    A published text tower without pictures (M-CLIP) is completed with its published picture tower when it is given by
+    name. A folder is taken as it is; `pair` joins the towers of two.
+
     Args:
-        name_or_dir: a folder, which never needs the network, or a hub repository "organisation/name".
-        towers: "both", "text" or "image"; the absent tower is neither read nor built.
+        name_or_dir: a folder, which never needs the network; a name that `babelclip models` lists; or any hub
+            repository "organisation/name", with "@revision" where another than the card's or `main` is wanted.
+        towers: "both", "text" or "image"; the absent tower is neither fetched, read nor built. A model that has only
+            one gives that one for "both".
         dtype: "float32" (which "auto" means), "bfloat16" or "float16"; vectors come out as float32 in any case.
         device: where the towers go; None takes CUDA where it is available, else the CPU.
+        space: the embedding space of a folder that does not state it, for example of an own student.
+        progress: show a bar while files are fetched.
 
     Example:
         >>> import babelclip
@@ -41,46 +68,87 @@ def load(
 
     Raises:
         BabelclipError: the folder is missing or of no known layout, a file is damaged, a tensor is missing, unused
-            or of another shape, or an argument has a value that is not listed above.
+            or of another shape, the hub cannot be reached, or an argument has a value that is not listed above.
     """
     for value, allowed, argument in ((towers, TOWERS, "towers"), (dtype, tuple(DTYPES), "dtype")):
         if value not in allowed:
             raise BabelclipError(f"{argument}={value!r} is not known. {did_you_mean(value, allowed)}")
-    folder = _folder_of(name_or_dir)
-    if not native.recognises(folder):
-        found = ", ".join(sorted(item.name for item in folder.iterdir())[:8]) or "nothing"
-        raise BabelclipError(
-            f"{folder} is no checkpoint that babelclip reads: it holds {found}. A model folder has a config.json with "
-            '"format": "babelclip"; make one with `babelclip starter --out DIR` or `Clip.save`.'
-        )
-    clip = native.load(folder, towers)
+    if Path(name_or_dir).is_dir():
+        clip = _from_folder(Path(name_or_dir), towers, space=space)
+    else:
+        clip = _from_name(str(name_or_dir), towers, space=space, progress=progress)
+    import torch
+
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     for tower in (clip.text, clip.image):
         if tower is not None:
-            tower.to(device=place, dtype=DTYPES[dtype]).eval()
+            tower.to(device=place, dtype=getattr(torch, DTYPES[dtype])).eval()
     return clip
 
 
-def _folder_of(name_or_dir: str | Path) -> Path:
-    """Returns the folder of a model, fetching a hub repository into the cache where it is not there yet."""
-    path = Path(name_or_dir)
-    if path.is_dir():
-        return path
-    name = str(name_or_dir)
-    if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise BabelclipError(
-            f"{name_or_dir} is no folder. Give the folder of a saved model, or a hub repository as 'organisation/name'."
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def reader_of(folder: Path) -> Any:
+    """Returns the module that reads the checkpoint in `folder`.
 
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
-    try:
-        return Path(
-            snapshot_download(name, allow_patterns=list(native.FILES), local_files_only=offline, etag_timeout=4)
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise BabelclipError(
-            f"{name} is neither a folder here nor to be had from the hub ({type(error).__name__}). With a network, "
-            f"fetch it once: hf download {name}. Or give the folder of a saved model."
-        ) from error
+    Raises:
+        BabelclipError: no layout fits; it says what the folder holds.
+    """
+    for name in READERS:
+        reader = import_module(f"babelclip.models.checkpoints.{name}")
+        if reader.recognises(folder):
+            return reader
+    from babelclip.models.checkpoints.unreadable import explain_unreadable
+
+    raise BabelclipError(explain_unreadable(folder))
+
+
+def _from_folder(folder: Path, towers: str, *, hub_name: str = "", space: str | None = None) -> Clip:
+    from babelclip.models.checkpoints.identity import name_and_space
+
+    reader = reader_of(folder)
+    clip: Clip = reader.load(folder, towers)
+    return name_and_space(clip, folder, layout=reader.NAME, hub_name=hub_name, space=space)
+
+
+def _from_name(name: str, towers: str, *, space: str | None, progress: bool) -> Clip:
+    """Returns a model of the hub; the card of a published one knows its repository and the picture tower it lacks."""
+    wanted_name, _, revision = name.partition("@")
+    card = registry.find(wanted_name)
+    if card is None:
+        return _from_hub(_plausible(name), towers, space=space, progress=progress)
+    if not card.loadable:
+        raise BabelclipError(f"{card.name} cannot be loaded: {card.notes[0]} See `babelclip models {card.name}`.")
+    repository = f"{card.repo}@{revision or card.revision}".rstrip("@")
+    if card.towers != "text" or not card.image_twin or towers == "text":
+        return _from_hub(repository, towers, space=space, progress=progress)
+    image = _from_name(card.image_twin, "image", space=None, progress=progress)
+    if towers == "image":
+        return image
+    return pair(_from_hub(repository, "text", space=space, progress=progress), image)
+
+
+def _from_hub(name: str, towers: str, *, space: str | None, progress: bool) -> Clip:
+    from babelclip.models.checkpoints.hub import open_repository
+
+    repository: Repository = open_repository(name, progress=progress)
+    reader = reader_of(repository.small_files())
+    folder = repository.download(reader.wanted(repository.names, towers))
+    clip = _from_folder(folder, towers, hub_name=repository.name, space=space)
+    clip.revision = repository.commit
+    return clip
+
+
+def _plausible(name: str) -> str:
+    """Returns `name` if it can be a hub repository.
+
+    Raises:
+        BabelclipError: it cannot; the published models of similar names are listed.
+    """
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return name
+    near = registry.closest_names(name)
+    raise BabelclipError(
+        f"{name} is no folder and no published model. "
+        + (f"Did you mean {' or '.join(near)}? " if near else "")
+        + "Give the folder of a saved model, a name that `babelclip models` lists, or a hub repository as "
+        "'organisation/name'."
+    )

@@ -1,0 +1,102 @@
+"""Which published model a loaded folder is, and the id of its embedding space.
+
+Most published files do not say which space they belong to. The card of the model does; a folder that no card fits gets
+an id of its own, made from the bytes of its weights, so that two unknown models are never taken for one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from babelclip import registry
+from babelclip.errors import BabelclipError, SpaceMismatchError
+from babelclip.files import read_json
+from babelclip.models.checkpoints.tensors import weight_files
+from babelclip.models.clip import Clip
+
+# 64 samples of 64 kB: 4 MB read of 2 GB, and any training step changes every one of them.
+_SAMPLES = 64
+_SAMPLE_BYTES = 1 << 16
+
+
+def name_and_space(clip: Clip, folder: Path, *, layout: str, hub_name: str = "", space: str | None = None) -> Clip:
+    """Completes a freshly read model, in place, with what its files do not say, and returns it.
+
+    A card fits where the hub name, the folder's name or the config's `_name_or_path` is that of its repository and
+    layout and dimensions agree. It gives space, name, languages, licence, and the logit scale of a text tower alone.
+
+    Args:
+        clip: as a reader returned it; an empty `space` or `name` was not in the files.
+        folder: where it was read from.
+        layout: NAME of the reader.
+        hub_name: the repository, where it came from the hub.
+        space: what the caller declares the space to be.
+
+    Raises:
+        SpaceMismatchError: the files state another space than the caller.
+        BabelclipError: the card is of another layout, because a file of the model is absent.
+    """
+    if clip.space and space is not None and clip.space != space:
+        raise SpaceMismatchError(given=space, expected=clip.space, what=f"The space= given and {folder}")
+    hints = [hub_name] if hub_name else _hints(folder)
+    card = registry.identify(hints, layout=layout, embed_dim=clip.embed_dim)
+    if card is None:
+        _refuse_headless(hints, layout, folder)
+    else:
+        clip.name = clip.name or card.name
+        clip.languages = clip.languages or card.languages
+        clip.space = clip.space or space or card.space
+        if clip.logit_scale is None and clip.space == card.space:
+            clip.logit_scale = card.logit_scale
+        if not clip.attribution and card.licence:
+            clip.attribution = (f"{card.name}: {card.licence}",)
+    clip.name = clip.name or hub_name or folder.resolve().name
+    clip.space = clip.space or space or f"unknown/{fingerprint(folder)}"
+    return clip
+
+
+def fingerprint(folder: Path) -> str:
+    """Returns 12 hexadecimal digits that stand for the weights in a folder, whichever tower is loaded.
+
+    Samples of each weight file, evenly spread, go into a SHA-256. The same weights in another file form get another
+    fingerprint; declare the space where that matters (`load(..., space=...)`).
+    """
+    digest = hashlib.sha256()
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    by_folder: dict[Path, list[str]] = {}
+    for name in names:
+        by_folder.setdefault(Path(name).parent, []).append(Path(name).name)
+    for parent, files in sorted(by_folder.items()):
+        heads = [name for name in files if name.endswith(".pkl")]
+        for name in sorted({*weight_files(files), *heads}):
+            path = folder / parent / name
+            size = path.stat().st_size
+            digest.update(f"{parent / name} {size}".encode())
+            with path.open("rb") as file:
+                for sample in range(_SAMPLES):
+                    file.seek(max(0, size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
+                    digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:12]
+
+
+def _hints(folder: Path) -> list[str]:
+    """Returns the names that a folder goes by: its path, what a link in it leads to, and what its config says."""
+    hints = [folder.name, str(folder.resolve())]
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
+    if isinstance(config, dict) and isinstance(config.get("_name_or_path"), str):
+        hints.append(config["_name_or_path"])
+    return [hint for hint in hints if hint]
+
+
+def _refuse_headless(hints: list[str], layout: str, folder: Path) -> None:
+    """Raises where a published model lacks the head that is distributed apart from it."""
+    if layout != "transformer":
+        return
+    for hint in hints:
+        card = registry.find(hint)
+        if card is not None and card.layout == "mclip_legacy":
+            raise BabelclipError(
+                f"{folder} holds the transformer of {card.name} without its linear head, which was published apart "
+                'from it, as a file "... Linear Weights.pkl". Put that file into a copy of the folder and load the copy.'
+            )
