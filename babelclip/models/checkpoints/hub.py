@@ -182,16 +182,16 @@ class Repository:
             share = f"{len(self.files)} files are there"
         command = _command(self.name, self.commit, missing if self.listed else [])
         return BabelclipError(
-            f"{self.name} is not complete in the cache {hub_cache()} ({lacks}; {share}), and {reason}. "
-            f"With a network, fetch the rest once: {command}. Or give the folder of a saved model."
+            f"{self.name} is not complete in the cache {hub_cache()} ({lacks}; {share}), and "
+            f"{reason}. With a network, fetch the rest once: {command}. Or give the folder of a saved model."
         )
 
 
 def open_repository(name: str, revision: str | None = None, *, progress: bool = True) -> Repository:
     """Returns a model repository at one commit; the network is asked once, or not at all.
 
-    It is not asked where the revision is a full commit id whose files are known already, or with HF_HUB_OFFLINE=1. Where
-    it is asked and does not answer, the copy in the cache serves, with a logged warning.
+    It is not asked where the revision is a full commit id whose files are known already, or with HF_HUB_OFFLINE=1.
+    Where it is asked and does not answer, the copy in the cache serves, with a logged warning.
 
     Args:
         name: "organisation/name" or "organisation/name@revision".

@@ -109,7 +109,7 @@ def refusal(name: str, revision: str, error: Any) -> BabelclipError:
     status = error.response.status_code if error.response is not None else 0
     if isinstance(error, GatedRepoError) or status == 403:
         reason = (
-            f"{name} is gated: its owners ask you to accept their terms on its page ({endpoint()}/{name}). Accept them, "
+            f"{name} is gated: its owners ask to accept their terms on its page, {endpoint()}/{name}. Accept them, "
             "log in with `hf auth login` or set HF_TOKEN, and try again."
         )
     elif isinstance(error, RevisionNotFoundError):
@@ -124,7 +124,7 @@ def refusal(name: str, revision: str, error: Any) -> BabelclipError:
     elif status == 401:
         reason = f"the hub refuses your token for {name}. Renew it with `hf auth login`, or set or unset HF_TOKEN."
     elif status == 429:
-        reason = f"the hub answers too many requests (429) for {name}. Wait, or log in with `hf auth login`."
+        reason = f"the hub answers 'too many requests' for {name}. Wait, or log in with `hf auth login`."
     else:
         reason = f"the hub answers {status} for {name} (revision {revision}). Try again later, or check HF_ENDPOINT."
     return BabelclipError(reason)
