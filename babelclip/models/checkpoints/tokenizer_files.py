@@ -28,6 +28,7 @@ def read_tokenizer(
     language: str | None = None,
     eos_id: int | None = None,
     pad_id: int | None = None,
+    model_type: str | None = None,
 ) -> TextTokenizer:
     """Returns the tokenizer of a model folder.
 
@@ -39,12 +40,14 @@ def read_tokenizer(
         language: see `TextTokenizer`.
         eos_id: see `TextTokenizer`.
         pad_id: the id for padding; None takes it from the folder's files.
+        model_type: of the body, which decides how vocabulary files are read; None takes the config's. Layouts with a
+            type of their own (M-CLIP) must say it.
 
     Raises:
         BabelclipError: there is no tokenizer, or it is damaged.
         MissingExtraError: a sentencepiece model without tokenizer.json, and sentencepiece is not installed.
     """
-    tokenizer = _fast(folder / FAST) if (folder / FAST).is_file() else _converted(folder)
+    tokenizer = _fast(folder / FAST) if (folder / FAST).is_file() else _converted(folder, model_type)
     limit = _setting(folder, "model_max_length")
     if isinstance(limit, (int, float)) and 0 < limit < _NO_LIMIT:
         max_length = min(max_length, int(limit))
@@ -72,7 +75,7 @@ def _fast(path: Path) -> Tokenizer:
         raise BabelclipError(f"{path} is not a tokenizer.json ({error}). Copy it again from its origin.") from error
 
 
-def _converted(folder: Path) -> Tokenizer:
+def _converted(folder: Path, model_type: str | None) -> Tokenizer:
     found = [name for name in VOCABULARIES if (folder / name).is_file()]
     if not found:
         raise BabelclipError(
@@ -82,10 +85,13 @@ def _converted(folder: Path) -> Tokenizer:
     if found[0] in SENTENCEPIECE:
         require("sentencepiece", "legacy")
         require("google.protobuf", "legacy")
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     try:
-        built = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        config = None if model_type is None else AutoConfig.for_model(model_type)
+        built = AutoTokenizer.from_pretrained(
+            str(folder), config=config, local_files_only=True, trust_remote_code=False
+        )
         tokenizer: Tokenizer = built.backend_tokenizer
     except Exception as error:  # transformers raises whatever its converters meet in a damaged file
         raise BabelclipError(
