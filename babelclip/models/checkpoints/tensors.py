@@ -145,15 +145,15 @@ def _entries(path: Path) -> dict[str, Entry]:
     if path.suffix == ".safetensors":
         return _safetensors(path)
     if path.suffix == ".h5":
-        from babelclip.models.checkpoints import keras_h5
+        from babelclip.models.checkpoints.keras_h5 import read_entries
 
-        return keras_h5.read_entries(path)
+        return read_entries(path)
     if torch_archive.is_archive(path):
         archive = torch_archive.read_archive(path)
         if archive.scripted:
-            from babelclip.models.checkpoints import openai_jit
+            from babelclip.models.checkpoints.openai_jit import state_dict
 
-            return _views(path, openai_jit.state_dict(archive.content, path))
+            return _views(path, state_dict(archive.content, path))
         return _views(path, _unwrap(archive.content, path))
     return _views(path, _unwrap(_before_zip(path), path))
 

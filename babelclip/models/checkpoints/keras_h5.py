@@ -1,0 +1,210 @@
+"""TensorFlow weights of transformers models (`tf_model.h5`) under their torch names, without TensorFlow.
+
+Keras writes HDF5: the root attribute `layer_names` lists groups, each group's attribute `weight_names` lists paths
+below it, each a plain contiguous block of floats. h5py tells where the blocks lie; they are then memory-mapped.
+
+    tf_bert_model/bert/encoder/layer_._0/attention/self/query/kernel:0  ->  encoder.layer.0.attention.self.query.weight
+    tf_xlm_roberta_model/roberta/embeddings/LayerNorm/gamma:0           ->  embeddings.LayerNorm.weight
+
+Kernels are transposed, since Keras multiplies from the right. A body with heads beside it keeps its own name in front
+(`bert.`), as torch files do. M-CLIP's class has the body at `transformer.` and the head at `LinearTransformation.`.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import mmap
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from babelclip.errors import BabelclipError, require
+from babelclip.models.checkpoints.tensors import Entry
+
+BODIES = ("bert", "roberta", "distilbert")
+MCLIP_HEAD = "LinearTransformation"
+LAST_NAMES = {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias"}
+# Weights that belong to no layer; Keras writes the group always and lists it nowhere.
+TOP_LEVEL = "top_level_model_weights"
+DTYPES = {"<f2": torch.float16, "<f4": torch.float32, "<f8": torch.float64}
+MAX_ATTRIBUTE_BYTES = 4 << 20
+MAX_DEPTH = 32
+FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+
+
+def read_entries(path: Path) -> dict[str, Entry]:
+    """Returns the weights of a Keras file by torch name; tensors are views of the memory-mapped file.
+
+    Raises:
+        MissingExtraError: h5py is not installed.
+        BabelclipError: the file is damaged, is no Keras file of a transformers model, or points out of itself.
+    """
+    h5py = require("h5py", "tensorflow")
+    try:
+        with h5py.File(path, "r") as file:
+            blocks = dict(_blocks(h5py, file, path))
+            if file.userblock_size:
+                raise _refused(path, "it has a block of other data in front")
+    except BabelclipError:
+        raise
+    except FAULTS as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise BabelclipError(
+            f"{path} is not a whole Keras weights file ({reason}). It must be a tf_model.h5 that transformers wrote. "
+            "Copy it again from its origin."
+        ) from error
+    return _entries(path, blocks)
+
+
+def torch_names(names: list[str]) -> list[str]:
+    """Returns the torch names of a model's Keras weight `names`, in the same order.
+
+    Raises:
+        BabelclipError: an M-CLIP file in which a weight belongs neither to the body nor to the head.
+    """
+    parts = [_levels(name) for name in names]
+    bodies = [next((i for i, level in enumerate(levels) if level in BODIES), None) for levels in parts]
+    if any(MCLIP_HEAD in levels for levels in parts):
+        return [_mclip_name(levels, body) for levels, body in zip(parts, bodies, strict=True)]
+    if all(body is not None for body in bodies):
+        return [".".join(levels[(body or 0) + 1 :]) for levels, body in zip(parts, bodies, strict=True)]
+    # The outermost level is the name of the whole model, chosen by Keras.
+    return [".".join(levels[1:] if len(levels) > 1 else levels) for levels in parts]
+
+
+def _mclip_name(levels: list[str], body: int | None) -> str:
+    if body is not None:
+        return ".".join(["transformer", *levels[body + 1 :]])
+    if MCLIP_HEAD not in levels:
+        raise BabelclipError(
+            f"the Keras weight {'/'.join(levels)} belongs neither to the transformer nor to the head of an M-CLIP "
+            "model. Those two parts are read. Copy the file again from its origin."
+        )
+    return ".".join(levels[levels.index(MCLIP_HEAD) :])
+
+
+def _levels(name: str) -> list[str]:
+    """Returns the levels of a Keras name with the marks that transformers puts into TensorFlow names resolved.
+
+    `_._` separates a list from a position in it, `a___b` stands for `b`, `:0` counts outputs.
+    """
+    levels = [
+        inner
+        for level in re.sub(r":\d+$", "", name).split("/")
+        for inner in level.rpartition("___")[2].split("_._")
+        if inner
+    ]
+    if levels:
+        levels[-1] = LAST_NAMES.get(levels[-1], levels[-1])
+    return levels
+
+
+def _blocks(h5py: Any, file: Any, path: Path) -> Iterator[tuple[str, tuple[int, tuple[int, ...], str]]]:
+    """Yields the full name of each weight with (offset in the file, shape, number type)."""
+    layers = _listed(file, "layer_names", path)
+    if TOP_LEVEL in file and TOP_LEVEL not in layers:
+        layers.append(TOP_LEVEL)
+    for layer in layers:
+        group = _follow(h5py, file, layer, path)
+        if not isinstance(group, h5py.Group):
+            raise _refused(path, f"{layer!r} is no group")
+        for name in _listed(group, "weight_names", path):
+            yield f"{layer}/{name}", _block(h5py, _follow(h5py, group, name, path), f"{layer}/{name}", path)
+
+
+def _listed(group: Any, attribute: str, path: Path) -> list[str]:
+    """Returns a list of names kept in an attribute, or in several numbered ones where it was too long for one."""
+    keys = [attribute]
+    if attribute not in group.attrs:
+        numbered = (f"{attribute}{number}" for number in range(len(group.attrs)))
+        keys = list(itertools.takewhile(lambda key: key in group.attrs, numbered))
+    if not keys:
+        raise _refused(path, f"the attribute {attribute} of {group.name} is missing")
+    names: list[str] = []
+    for key in keys:
+        declared = group.attrs.get_id(key)
+        if math.prod(declared.shape) * max(declared.dtype.itemsize, 1) > MAX_ATTRIBUTE_BYTES:
+            raise _refused(path, f"the attribute {key} of {group.name} is larger than {MAX_ATTRIBUTE_BYTES} bytes")
+        names += [item.decode() if isinstance(item, bytes) else str(item) for item in group.attrs[key]]
+    return names
+
+
+def _follow(h5py: Any, group: Any, name: str, path: Path) -> Any:
+    """Returns what lies at `name` below `group`, over direct links only: others can lead into any file of the disk."""
+    levels = name.split("/")
+    if len(levels) > MAX_DEPTH:
+        raise _refused(path, f"{name[:80]!r} lies too deep")
+    found = group
+    for level in levels:
+        if level in ("", ".", "..") or not isinstance(found, h5py.Group) or level not in found.keys():
+            raise _refused(path, f"{name!r} is listed in it and missing")
+        if not isinstance(found.get(level, getlink=True), h5py.HardLink):
+            raise _refused(path, f"{name!r} is a link to another place")
+        found = found[level]
+    return found
+
+
+def _block(h5py: Any, dataset: Any, name: str, path: Path) -> tuple[int, tuple[int, ...], str]:
+    """Returns (offset, shape, number type) of a data set stored as one plain block inside the file."""
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+        raise _refused(path, f"{name!r} is no array")
+    if dataset.dtype.str not in DTYPES:
+        raise _refused(path, f"{name!r} has numbers of type {dataset.dtype.str}; weights are float16, 32 or 64")
+    properties = dataset.id.get_create_plist()
+    plain = properties.get_layout() == h5py.h5d.CONTIGUOUS and properties.get_external_count() == 0
+    offset = dataset.id.get_offset()
+    if not plain or (offset is None and dataset.size):
+        raise _refused(path, f"{name!r} is compressed, in pieces or outside of the file; Keras writes plain arrays")
+    return offset or 0, tuple(int(length) for length in dataset.shape), dataset.dtype.str
+
+
+def _entries(path: Path, blocks: dict[str, tuple[int, tuple[int, ...], str]]) -> dict[str, Entry]:
+    size = path.stat().st_size
+    wanted = 0
+    for name, (offset, shape, kind) in blocks.items():
+        length = math.prod(shape) * DTYPES[kind].itemsize
+        wanted += length
+        if offset + length > size or wanted > size:
+            raise _refused(path, f"{name!r} {shape} does not fit into a file of {size} bytes")
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    entries: dict[str, Entry] = {}
+    # Keras lists a weight that two layers share under both; their names below the layer are the same.
+    unique: dict[str, str] = {}
+    for name in blocks:
+        unique.setdefault(name.partition("/")[2], name)
+    for own, target in zip(unique, torch_names(list(unique)), strict=True):
+        if target in entries:
+            raise _refused(path, f"{own!r} and {entries[target].name!r} are both {target} in torch")
+        offset, shape, kind = blocks[unique[own]]
+        transposed = own.rpartition("/")[2].partition(":")[0] == "kernel"
+        if transposed and len(shape) != 2:
+            raise _refused(path, f"{own!r} is a kernel {shape}; only kernels (in, out) are read")
+        read = functools.partial(_read, mapped, offset, shape, DTYPES[kind], transposed)
+        entries[target] = Entry(path, unique[own], shape[::-1] if transposed else shape, read)
+    return entries
+
+
+def _read(mapped: mmap.mmap, offset: int, shape: tuple[int, ...], dtype: torch.dtype, transposed: bool) -> torch.Tensor:
+    count = math.prod(shape)
+    if not count:
+        tensor = torch.empty(shape, dtype=dtype)
+    elif offset % dtype.itemsize:
+        # HDF5 may place a block at any byte; kernels expect aligned numbers, so this one is copied.
+        tensor = torch.frombuffer(bytearray(mapped[offset : offset + count * dtype.itemsize]), dtype=dtype)
+    else:
+        tensor = torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset)
+    tensor = tensor.reshape(shape)
+    return tensor.T if transposed else tensor
+
+
+def _refused(path: Path, reason: str) -> BabelclipError:
+    return BabelclipError(
+        f"{path} cannot be read: {reason}. Weights must be plain arrays under the names that the file lists. "
+        "Copy it again from its origin."
+    )
