@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from tests.golden.inputs import pictures
+from tests.golden.inputs import SEED, pictures
 
 MODES = ("RGB", "L", "LA", "RGBA", "P", "P+alpha", "P+index", "L+value", "RGB+colour", "CMYK", "1", "I;16", "I", "YCbCr")
 AWKWARD = [(1, 1), (1, 40), (40, 1), (3, 57), (57, 3), (4, 300), (300, 4), (32, 33), (33, 32), (32, 31), (65, 64), (129, 96)]
@@ -16,11 +16,11 @@ AWKWARD = [(1, 1), (1, 40), (40, 1), (3, 57), (57, 3), (4, 300), (300, 4), (32, 
 
 def many_pictures() -> list[tuple[str, Image.Image]]:
     """Returns the golden pictures, awkward sizes in RGB, and each mode in four random sizes, each with a name."""
-    rng = np.random.default_rng(11)
+    rng = np.random.default_rng(11 + SEED)
     made = [(f"inputs-{number}-{picture.mode}", picture) for number, picture in enumerate(pictures())]
     made += [(f"RGB-{width}x{height}", _picture("RGB", width, height, rng)) for width, height in AWKWARD]
     for mode in MODES:
-        for width, height in rng.integers(5, 150, size=(4, 2)).tolist():
+        for width, height in rng.integers(5, 150, size=(10 if SEED else 4, 2)).tolist():
             made.append((f"{mode}-{width}x{height}", _picture(mode, width, height, rng)))
     return made
 

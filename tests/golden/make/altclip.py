@@ -25,6 +25,8 @@ from transformers import AltCLIPConfig, AltCLIPModel, PreTrainedTokenizerFast
 from tests.golden.inputs import TEXTS, pictures
 from tests.golden.make.common import out_folder, save_expected, save_xlmr_tokenizer
 
+ENVIRONMENT = ("old", "current")
+
 WIDTH, PROJECT, PROJECTION, PICTURE = 24, 20, 16, 32
 # Prompts and, as the pipelines have it, the empty negative prompt. The last is longer than 77 tokens.
 CONDITIONS = [TEXTS[0], TEXTS[2], TEXTS[5], "", TEXTS[-1]]

@@ -34,6 +34,8 @@ from tests.golden.inputs import TEXTS, pictures
 from tests.golden.make.common import out_folder, save_expected
 from tests.golden.make.hf import checksums, clip_bpe, enlarge, on_white, versions
 
+ENVIRONMENT = "old"
+
 SIZE = 32
 
 

@@ -19,6 +19,8 @@ from tests.golden.inputs import TEXTS
 from tests.golden.make.common import out_folder, save_expected, save_xlmr_tokenizer
 from tests.golden.make.text_models import make_visible, rewrite_config, save_wordpiece, versions
 
+ENVIRONMENT = "old"
+
 DIM = 16
 POSITIONS = 130
 

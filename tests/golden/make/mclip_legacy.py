@@ -16,6 +16,8 @@ from tests.golden.inputs import TEXTS
 from tests.golden.make.common import out_folder, save_expected
 from tests.golden.make.text_models import make_visible, save_wordpiece, versions
 
+ENVIRONMENT = "old"
+
 POSITIONS = 130
 
 

@@ -19,6 +19,8 @@ from tests.golden.inputs import TEXTS, pictures
 from tests.golden.make.common import out_folder, save_expected, save_xlmr_tokenizer
 from tests.golden.make.hf import checksums, enlarge, on_white, versions
 
+ENVIRONMENT = "old"
+
 SIZE = 32
 
 

@@ -25,6 +25,8 @@ from tests.golden.make.common import out_folder, save_expected
 from tests.golden.make.openclip import make_visible
 from tests.golden.make.text_models import versions
 
+ENVIRONMENT = "current"
+
 CONTEXT = 32
 
 

@@ -25,6 +25,8 @@ from tests.golden.make.bpe import save_hub_files, save_merges
 from tests.golden.make.common import out_folder, save_expected, save_xlmr_tokenizer
 from tests.golden.make.text_models import versions
 
+ENVIRONMENT = "current"
+
 PACKAGES = ("open_clip_torch", "torch", "torchvision", "transformers", "timm")
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 PREPROCESS = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}

@@ -22,6 +22,8 @@ import PIL
 from tests.golden.make.common import GOLDEN
 from tests.golden.many_pictures import many_pictures
 
+ENVIRONMENT = "current"
+
 OPEN_CLIP = [
     {"size": 32},
     {"size": 37, "interpolation": "bilinear", "resize_mode": "shortest"},

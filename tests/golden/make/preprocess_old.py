@@ -12,6 +12,8 @@ sys.path[0] = str(Path(__file__).parents[3])
 
 from tests.golden.make.preprocess import TRANSFORMERS, describe, write
 
+ENVIRONMENT = "old"
+
 
 def main() -> None:
     import transformers

@@ -36,6 +36,8 @@ from tests.golden.inputs import TEXTS, pictures
 from tests.golden.make.common import out_folder, save_expected
 from tests.golden.make.hf import checksums, enlarge, on_white, save_gemma_tokenizer, save_siglip_tokenizer, versions
 
+ENVIRONMENT = "old"
+
 SIZE = 32
 RGB = [on_white(picture) for picture in pictures()]
 

@@ -1,0 +1,95 @@
+"""Compares babelclip with the expected outputs in a folder of golden checkpoints: one line of JSON a case.
+
+Usage: python tests/golden/ours.py FOLDER        (with GOLDEN_SEED=N where FOLDER was made with it)
+
+Runs in babelclip's own environment. `make test-oracles` uses it on the committed folder and on fresh ones; the tests in
+tests/models check more (order, batches, damaged files), this one gives the figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import numpy as np
+
+import babelclip
+from babelclip.errors import BabelclipError
+from babelclip.models.checkpoints.preprocess_files import (
+    openai_preprocess,
+    preprocess_from_hf,
+    preprocess_from_open_clip,
+)
+from babelclip.models.clip import Clip
+from tests.golden.inputs import TEXTS, pictures
+from tests.golden.many_pictures import many_pictures
+
+PREPROCESS = {"open_clip": preprocess_from_open_clip, "openai": openai_preprocess, "transformers": preprocess_from_hf}
+
+
+def checkpoint_cases(folder: Path) -> Iterator[dict]:
+    """One case for each array that every model has: texts as a list and one at a time, pictures, scale and bias."""
+    with np.load(folder / "expected.npz") as archive:
+        expected = dict(archive)
+    clip = babelclip.load(folder)
+    for name, array in expected.items():
+        ours = _output(clip, name, array)
+        if ours is None:
+            continue
+        if ours.shape != array.shape:
+            raise BabelclipError(f"{name}: {ours.shape} here, {array.shape} there")
+        difference = float(np.abs(ours.astype(np.float64) - array).max())
+        yield {"case": folder.name, "array": name, "items": len(array) if array.ndim else 1, "max_abs": difference}
+
+
+def _output(clip: Clip, name: str, expected: np.ndarray) -> np.ndarray | None:
+    if name == "text":
+        return clip.encode_text(TEXTS, normalize=False)
+    if name == "text_single":
+        return np.concatenate([clip.encode_text([text], normalize=False) for text in TEXTS])
+    if name == "text_sv":
+        return clip.encode_text(TEXTS, normalize=False, lang="sv")
+    if name == "image":
+        return clip.encode_image(pictures()[: len(expected)], normalize=False)
+    if name in ("logit_scale", "logit_bias"):
+        return np.asarray(getattr(clip, name), dtype=np.float64)
+    return None
+
+
+def preprocess_cases(path: Path) -> Iterator[dict]:
+    """One case for each origin and setting: how many pictures differ in any bit."""
+    made = many_pictures()
+    for case in json.loads(path.read_text(encoding="utf-8"))["cases"]:
+        preprocess = PREPROCESS[case["origin"]](case["config"])
+        if path.stem.endswith("_old"):  # transformers 4 drops transparency where 5 lays it on white
+            preprocess = replace(preprocess, alpha="drop")
+        differing = [
+            name
+            for name, picture in made
+            if case["hashes"][name] is not None
+            and hashlib.sha256(preprocess(picture).astype("<f4").tobytes()).hexdigest()[:20] != case["hashes"][name]
+        ]
+        config = json.dumps(case["config"])
+        yield {"case": path.stem, "array": f"{case['origin']} {config}", "items": len(made), "differing": differing}
+
+
+def main() -> None:
+    root = Path(sys.argv[1])
+    parts = [(path.parent, checkpoint_cases) for path in sorted(root.glob("*/expected.npz"))]
+    parts += [(path, preprocess_cases) for path in sorted(root.glob("preprocess*.json"))]
+    for path, cases in parts:
+        try:
+            for case in cases(path):
+                sys.stdout.write(json.dumps(case) + "\n")
+        except Exception as error:  # one broken case must not hide the others
+            sys.stdout.write(json.dumps({"case": path.name, "error": f"{type(error).__name__}: {error}"}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
