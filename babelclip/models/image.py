@@ -16,7 +16,7 @@ from torch import nn
 from babelclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 from babelclip.models.head import LayerSpec, backbone_width, build_head
 from babelclip.models.preprocess import Picture, PictureError, Preprocess, open_picture
-from babelclip.models.text import bare, inference, normalize_rows
+from babelclip.models.text import bare, inference, normalize_rows, parsed_backbone
 from babelclip.progress import progress_bar
 
 
@@ -162,15 +162,7 @@ def build_image_backbone(config: dict[str, Any]) -> nn.Module:
 
         settings["layers"] = tuple(settings["layers"])
         return ClipResNet(ClipResNetConfig(**settings))
-    from transformers import AutoConfig, AutoModel
-
-    parsed = AutoConfig.for_model(model_type, **settings)
-    if parsed.model_type == "metaclip_2_vision_model":  # AutoModel has no entry for it
-        from transformers import MetaClip2VisionModel
-
-        model_class = MetaClip2VisionModel
-    else:
-        model_class = AutoModel._model_mapping[type(parsed)]
+    parsed, model_class = parsed_backbone(config)
     backbone: nn.Module = model_class._from_config(parsed)
     return bare(backbone)
 

@@ -170,12 +170,12 @@ def _one_each(lang: str | Sequence[str] | None, texts: int) -> list[str] | None:
     return langs
 
 
-# Text encoders that AutoModel has no entry for, or for which it would build a decoder as well.
-_ENCODERS = {
-    "m2m_100": "M2M100Encoder",
-    "metaclip_2_text_model": "MetaClip2TextModel",
-    "siglip_text_model": "SiglipTextModel",
-    "siglip2_text_model": "Siglip2TextModel",
+# Towers that the Auto classes do not list in every version: 5.0 has neither a config nor a model under these names.
+_UNLISTED = {
+    "metaclip_2_text_model": "MetaClip2Text",
+    "metaclip_2_vision_model": "MetaClip2Vision",
+    "siglip_text_model": "SiglipText",
+    "siglip2_text_model": "Siglip2Text",
 }
 
 
@@ -187,18 +187,25 @@ def build_text_backbone(config: dict[str, Any], *, pooler: bool = False) -> nn.M
         pooler: build the pooler that BERT-type classes can have. It is left out otherwise: hardly a checkpoint of
             this field reads its output.
     """
-    from transformers import AutoConfig, AutoModel
-
-    settings = dict(config)
-    parsed = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    encoder = _ENCODERS.get(parsed.model_type)
-    if encoder is None:
-        model_class = AutoModel._model_mapping[type(parsed)]
-    else:
-        modeling = type(parsed).__module__.replace(".configuration_", ".modeling_")
-        model_class = getattr(importlib.import_module(modeling), encoder)
+    parsed, model_class = parsed_backbone(config)
+    if parsed.model_type == "m2m_100":  # AutoModel would build the decoder too
+        modeling = importlib.import_module("transformers.models.m2m_100.modeling_m2m_100")
+        model_class = modeling.M2M100Encoder
     extra = {"add_pooling_layer": pooler} if _accepts(model_class, "add_pooling_layer") else {}
     return bare(model_class._from_config(parsed, **extra))
+
+
+def parsed_backbone(config: dict[str, Any]) -> tuple[Any, Any]:
+    """Returns the transformers config and the model class that belong to a config dictionary with `model_type`."""
+    import transformers
+
+    settings = dict(config)
+    model_type = settings.pop("model_type")
+    if model_type in _UNLISTED:
+        stem = _UNLISTED[model_type]
+        return getattr(transformers, f"{stem}Config")(**settings), getattr(transformers, f"{stem}Model")
+    parsed = transformers.AutoConfig.for_model(model_type, **settings)
+    return parsed, transformers.AutoModel._model_mapping[type(parsed)]
 
 
 def bare(model: nn.Module) -> nn.Module:
