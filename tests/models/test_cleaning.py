@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,9 @@ from babelclip.errors import BabelclipError
 from babelclip.models.cleaning import CLEANINGS, cleaning_rule, plain_phrase
 from babelclip.models.tokenization import TextTokenizer
 from tests.conftest import make_clip, make_tokenizer
+
+
+CLEANED = json.loads((Path(__file__).parents[1] / "golden" / "cleaning.json").read_text(encoding="utf-8"))["cleaned"]
 
 
 @pytest.mark.parametrize(
@@ -48,3 +54,20 @@ def test_an_unknown_rule_names_the_closest():
     assert {"none", "plain_phrase", "whitespace", "lower", "canonicalize", "siglip", "lowercase"} <= set(CLEANINGS)
     with pytest.raises(BabelclipError, match="Did you mean 'plain_phrase'"):
         cleaning_rule("plain_phrases")
+
+
+@pytest.mark.parametrize("rule", ["whitespace", "lower", "canonicalize", "siglip"])
+def test_the_rules_of_open_clip_openai_and_transformers_give_their_texts(rule):
+    assert len(CLEANED) > 250
+    clean = cleaning_rule(rule)
+    assert [row["text"] for row in CLEANED if clean(row["text"]) != row[rule]] == []
+    assert sum(row["text"] != row[rule] for row in CLEANED) > 100
+
+
+def test_full_width_half_width_and_ligatures_are_repaired_by_the_rules_that_use_ftfy_alone():
+    text = "ＡＢ_Ｃ ｱ ﬁne “q”, &amp;"
+    assert cleaning_rule("whitespace")(text) == 'AB_C ア fine "q", &'
+    assert cleaning_rule("lower")(text) == 'ab_c ア fine "q", &'
+    assert cleaning_rule("canonicalize")(text) == "ab c ア fine q"
+    assert cleaning_rule("siglip")(text) == "ａｂｃ ｱ ﬁne “q” amp"
+    assert cleaning_rule("lowercase")(text) == "ａｂ_ｃ ｱ ﬁne “q”, &amp;"
