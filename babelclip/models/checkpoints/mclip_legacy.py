@@ -46,7 +46,8 @@ def recognises(folder: Path) -> bool:
 def wanted(names: list[str], towers: str) -> list[str]:
     """Returns which of a repository's files a load reads; the head in either form where it is there."""
     refuse_image(towers, "This M-CLIP repository", _PICTURES)
-    found = [name for name in names if "/" not in name and (name.endswith(PICKLE) or _may_be_head(name))]
+    # Other safetensors files may be large; a head made from a pickle keeps its name, in which all published say so.
+    found = [n for n in names if "/" not in n and (n.endswith(PICKLE) or (_may_be_head(n) and "linear" in n.lower()))]
     files = (CONFIG, *weight_files(names), *tokenizer_files.wanted(names), *found)
     return [name for name in dict.fromkeys(files) if name in names]
 

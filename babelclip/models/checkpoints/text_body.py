@@ -99,11 +99,11 @@ def with_sizes_of(config: Mapping[str, Any], tensors: Tensors, prefix: str = "")
 
 
 def room(config: Mapping[str, Any]) -> int:
-    """Returns the most tokens that the body's position table has room for, special tokens included, at most 512."""
+    """Returns the most tokens that the body's position table has room for, special tokens included."""
     positions = config.get("max_position_embeddings", MOST_TOKENS)
     if config["model_type"] in _OFFSET_TYPES:
         positions -= config.get("pad_token_id", 1) + 1
-    return max(1, min(MOST_TOKENS, int(positions)))
+    return max(1, int(positions))
 
 
 def width(config: Mapping[str, Any]) -> int:
@@ -158,7 +158,7 @@ def body_tower(
     max_length: int = MOST_TOKENS,
     cleaning: str = "none",
 ) -> TextEncoder:
-    """Returns the text tower of a body and its head; texts are cut where tokenizer, body or `max_length` end.
+    """Returns the text tower of a body and its head; texts are cut where tokenizer, body or `max_length` end first.
 
     Raises:
         BabelclipError: the tokenizer is missing or damaged, or config and weights do not fit.

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babelclip.models.checkpoints import mclip_legacy, tokenizer_files
+from babelclip.models.checkpoints import mclip_legacy
 from babelclip.models.checkpoints.build import read_config
-from babelclip.models.checkpoints.tensors import open_tensors, weight_files
+from babelclip.models.checkpoints.tensors import open_tensors
 from babelclip.models.checkpoints.text_body import (
     MODEL_TYPES,
     body_config,
@@ -44,10 +44,8 @@ def recognises(folder: Path) -> bool:
     return is_encoder and not mclip_legacy.recognises(folder)
 
 
-def wanted(names: list[str], towers: str) -> list[str]:
-    """Returns which of a repository's files a load reads; the weights in one form only."""
-    refuse_image(towers, "This repository")
-    return [name for name in (CONFIG, *weight_files(names), *tokenizer_files.wanted(names)) if name in names]
+# A head beside the transformer is fetched with it, so that the folder is then read as what it is.
+wanted = mclip_legacy.wanted
 
 
 def load(folder: Path, towers: str) -> Clip:

@@ -102,7 +102,8 @@ def distilbert() -> None:
     notes = "two or more safetensors shards; tokenizer.json of WordPiece, cased"
     original(
         "mclip_distilbert", "distilbert-base-multilingual-cased", config,
-        lambda folder: save_wordpiece(folder, tokenizer_class="DistilBertTokenizerFast"), 3, notes, max_shard_size="60KB",
+        lambda folder: save_wordpiece(folder, tokenizer_class="DistilBertTokenizerFast"), 3, notes,
+        max_shard_size="60KB",
     )  # fmt: skip
 
 

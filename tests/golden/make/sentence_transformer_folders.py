@@ -1,8 +1,8 @@
 """sentence-transformers folders by sentence-transformers 6.2 (the current oracle environment).
 
 One folder has the files of clip-ViT-B-32-multilingual-v1 (saved in 2021: module paths and boolean pooling keys of that
-time), the other is saved by 6.2 itself, with everything that the first lacks: lower-casing, CLS pooling, a Dense layer
-without bias but with Tanh, Normalize, a default prompt.
+time), the other is saved by 6.2 itself, with what the first lacks: a tokenizer that lower-cases, CLS pooling, Dense
+layers with bias, Tanh and GELU, Normalize, a default prompt.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.golden.inputs import TEXTS
 from tests.golden.make.common import out_folder, save_expected
 from tests.golden.make.text_models import make_visible, save_wordpiece, versions
 
+ENVIRONMENT = "current"
 ORIGIN = "sentence_transformers.SentenceTransformer(folder).encode(texts)"
 
 
@@ -92,12 +93,14 @@ def saved_now() -> None:
     folder = out_folder("sentence_transformers_6")
     base = folder / "base"
     base.mkdir(exist_ok=True)
-    vocabulary = save_wordpiece(base)
+    # A tokenizer that lower-cases by itself. With Transformer(do_lower_case=True) instead, 6.2 writes the rule into
+    # tokenizer.json alone, and transformers 5.23 then forgets it when it reads the folder.
+    vocabulary = save_wordpiece(base, lower=True)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     model = BertModel(BertConfig(**sizes, max_position_embeddings=128, vocab_size=vocabulary))
     make_visible(model, 23)
     model.save_pretrained(base)
-    transformer = Transformer(str(base), max_seq_length=48, do_lower_case=True)
+    transformer = Transformer(str(base), max_seq_length=48)
     dense = Dense(32, 16, bias=True, activation_function=torch.nn.Tanh())
     make_visible(dense, 24)
     last = Dense(16, 12, bias=True, activation_function=torch.nn.GELU())
