@@ -24,7 +24,6 @@ from babelclip.models.checkpoints.text_body import (
     body_config,
     body_rules,
     body_tower,
-    check_type,
     named_backbone,
     refuse_image,
     width,
@@ -66,33 +65,35 @@ def load(folder: Path, towers: str) -> Clip:
     refuse_image(towers, str(folder), _PICTURES)
     config = read_config(folder / CONFIG)
     tensors = open_tensors(folder)
-    backbone = with_sizes_of(_backbone(config, folder), tensors, BODY)
+    backbone = _backbone(config, tensors, folder)
     head = [{"kind": "linear", "out": _dimensions(config, tensors, folder)}]
     rules, left_out = body_rules(BODY)
     weights = convert(tensors, (*rules, Rule(r"LinearTransformation\.(weight|bias)", r"head.0.\1")), known=left_out)
     return Clip(space="", text=body_tower(folder, backbone, weights, pooling="mean", head=head))
 
 
-def _backbone(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Returns the body config: fields inline in config.json before those of the backbone that `modelBase` names."""
+def _backbone(config: dict[str, Any], tensors: Tensors, folder: Path) -> dict[str, Any]:
+    """Returns the body config: what config.json states, then sizes of the tensors, then what `modelBase` names."""
     base = config.get("modelBase")
     if isinstance(base, str):
         named = named_backbone(base, folder)
-        return {**named, **body_config({**config, "model_type": named["model_type"]})}
-    # Kandinsky's config class is that of XLM-R with two fields more; DistilBERT shows in its own field names.
-    inline = body_config({**config, "model_type": "distilbert" if "n_heads" in config else "xlm-roberta"})
-    if not ("n_heads" in inline or "num_attention_heads" in inline):
-        raise BabelclipError(
-            f"{folder / CONFIG} has neither a modelBase (it is {base!r}) nor the fields of a backbone. "
-            'Write "modelBase": "xlm-roberta-large" or whichever it was, or the backbone\'s own fields.'
-        )
-    check_type(inline, folder / CONFIG)
-    if not width(inline):
-        raise BabelclipError(
-            f"{folder / CONFIG} states the attention heads of its backbone but no width. Add hidden_size "
-            "(dim for DistilBERT), or copy config.json again from the model's origin."
-        )
-    return inline
+        inline = body_config({**config, "model_type": named["model_type"]}, folder / CONFIG)
+    else:
+        # Kandinsky's config class is that of XLM-R with two fields more; DistilBERT shows in its own field names.
+        named = {}
+        family = "distilbert" if "n_heads" in config else "xlm-roberta"
+        inline = body_config({**config, "model_type": family}, folder / CONFIG)
+        if "n_heads" not in inline and "num_attention_heads" not in inline:
+            raise BabelclipError(
+                f"{folder / CONFIG} has neither a modelBase (it is {base!r}) nor the fields of a backbone. "
+                'Write "modelBase": "xlm-roberta-large" or whichever it was, or the backbone\'s own fields.'
+            )
+    sized = with_sizes_of({**named, **inline}, tensors, BODY)
+    if named and width(sized) == width(named):
+        # It is that backbone, perhaps with fewer words. Were its layers counted, a lost one would go unnoticed.
+        layers = "n_layers" if named["model_type"] == "distilbert" else "num_hidden_layers"
+        sized[layers] = named[layers]
+    return {**sized, **inline}
 
 
 def _dimensions(config: dict[str, Any], tensors: Tensors, folder: Path) -> int:

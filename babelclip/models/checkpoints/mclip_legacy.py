@@ -26,7 +26,6 @@ from babelclip.models.checkpoints.text_body import (
     body_config,
     body_tower,
     body_weights,
-    check_type,
     refuse_image,
 )
 from babelclip.models.clip import Clip
@@ -66,7 +65,6 @@ def load(folder: Path, towers: str, head: Path | None = None) -> Clip:
     """
     refuse_image(towers, str(folder), _PICTURES)
     config = read_config(folder / CONFIG)
-    check_type(config, folder / CONFIG)
     path = _only(folder, heads(folder)) if head is None else head
     weight, bias = legacy_pickle.head_arrays(path)
     weights = body_weights(open_tensors(folder))
@@ -74,7 +72,9 @@ def load(folder: Path, towers: str, head: Path | None = None) -> Clip:
         weights[f"head.0.{name}"] = torch.from_numpy(array)
         weights.origin[f"head.0.{name}"] = f"{path.name}: {name}"
     layers = [{"kind": "linear", "out": len(bias)}]
-    return Clip(space="", text=body_tower(folder, body_config(config), weights, pooling="mean", head=layers))
+    return Clip(
+        space="", text=body_tower(folder, body_config(config, folder / CONFIG), weights, pooling="mean", head=layers)
+    )
 
 
 def heads(folder: Path) -> list[Path]:

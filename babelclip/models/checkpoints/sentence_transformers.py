@@ -29,7 +29,6 @@ from babelclip.models.checkpoints.text_body import (
     body_config,
     body_tower,
     body_weights,
-    check_type,
     refuse_image,
     room,
 )
@@ -104,7 +103,6 @@ def load(folder: Path, towers: str) -> Clip:
             raise _misplaced(folder, modules)
         return clip.load(body, towers)
     refuse_image(towers, str(folder), "Its pictures belong to another model, which its card names.")
-    check_type(config, body / CONFIG)
     if kind != "Transformer" or len(modules) < 2 or modules[1][0] != "Pooling":
         raise _misplaced(folder, modules)
     pooling_path = modules[1][1] / CONFIG
@@ -112,7 +110,7 @@ def load(folder: Path, towers: str) -> Clip:
     pooling = _pooling(pooling_path, has_prompt=bool(prompt))
     weights = body_weights(open_tensors(body))
     head = _head(folder, modules, weights)
-    return Clip(space="", text=_text_tower(body, body_config(config), weights, pooling, head, prompt))
+    return Clip(space="", text=_text_tower(body, body_config(config, body / CONFIG), weights, pooling, head, prompt))
 
 
 def _text_tower(

@@ -41,6 +41,11 @@ _DISTIL_KEYS = (
     "attention_dropout", "sinusoidal_pos_embds", "pad_token_id",
 )  # fmt: skip
 
+_SIZES = {
+    "vocab_size", "hidden_size", "dim", "intermediate_size", "hidden_dim", "num_hidden_layers", "n_layers",
+    "num_attention_heads", "n_heads", "max_position_embeddings", "type_vocab_size", "pad_token_id",
+}  # fmt: skip
+
 # (key of the config, tensor, dimension of its shape), tensor names behind the prefix of the layout.
 _BERT_SIZES = (
     ("vocab_size", "embeddings.word_embeddings.weight", 0),
@@ -67,11 +72,30 @@ TASK_HEADS = (
 _FAMILIES = ("", "bert.", "roberta.", "distilbert.")
 
 
-def body_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keys of a transformers config that describe the body, `model_type` included."""
-    keys = _DISTIL_KEYS if config.get("model_type") == "distilbert" else _BERT_KEYS
+def body_config(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Returns the keys of a transformers config that describe the body, `model_type` included.
+
+    Args:
+        config: the content of config.json.
+        path: its file, for messages.
+
+    Raises:
+        BabelclipError: the type is none of `MODEL_TYPES`, or a size is no whole number.
+    """
+    given = str(config.get("model_type"))
+    if given not in MODEL_TYPES:
+        raise BabelclipError(
+            f"{path} names the model_type {given!r}; text encoders of this layout are {', '.join(MODEL_TYPES)}. "
+            "Give the folder of such a model."
+        )
+    keys = _DISTIL_KEYS if given == "distilbert" else _BERT_KEYS
     chosen = {key: config[key] for key in keys if config.get(key) is not None}
-    return {"model_type": config.get("model_type"), **chosen}
+    for key in _SIZES & chosen.keys():
+        if isinstance(chosen[key], bool) or not isinstance(chosen[key], int) or chosen[key] < 0:
+            raise BabelclipError(
+                f"{path} states {key} as {chosen[key]!r}; it is a whole number. Copy it again from the model's origin."
+            )
+    return {"model_type": given, **chosen}
 
 
 def with_sizes_of(config: Mapping[str, Any], tensors: Tensors, prefix: str = "") -> dict[str, Any]:
@@ -109,16 +133,6 @@ def room(config: Mapping[str, Any]) -> int:
 def width(config: Mapping[str, Any]) -> int:
     """Returns the width H of the body's token states; 0 where the config does not say."""
     return int(config.get("dim" if config["model_type"] == "distilbert" else "hidden_size", 0))
-
-
-def check_type(config: Mapping[str, Any], path: Path) -> None:
-    """Raises BabelclipError unless the config is of a body that is read here; `path` is the config's file."""
-    given = str(config.get("model_type"))
-    if given not in MODEL_TYPES:
-        raise BabelclipError(
-            f"{path} names the model_type {given!r}; text encoders of this layout are {', '.join(MODEL_TYPES)}. "
-            "Give the folder of such a model."
-        )
 
 
 def body_rules(prefix: str) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
@@ -190,9 +204,7 @@ def named_backbone(name: str, folder: Path) -> dict[str, Any]:
     """
     path = folder / name / "config.json"
     if path.is_file():
-        config = read_config(path)
-        check_type(config, path)
-        return body_config(config)
+        return body_config(read_config(path), path)
     known = published_backbones()
     if name not in known:
         raise BabelclipError(

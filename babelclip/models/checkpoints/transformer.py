@@ -22,7 +22,6 @@ from babelclip.models.checkpoints.text_body import (
     body_config,
     body_tower,
     body_weights,
-    check_type,
     refuse_image,
 )
 from babelclip.models.clip import Clip
@@ -60,6 +59,7 @@ def load(folder: Path, towers: str) -> Clip:
     """
     refuse_image(towers, str(folder))
     config = read_config(folder / CONFIG)
-    check_type(config, folder / CONFIG)
     weights = body_weights(open_tensors(folder))
-    return Clip(space="", text=body_tower(folder, body_config(config), weights, pooling="mean", head=[]))
+    return Clip(
+        space="", text=body_tower(folder, body_config(config, folder / CONFIG), weights, pooling="mean", head=[])
+    )
