@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from babelclip.errors import BabelclipError
 from babelclip.files import read_json
 from babelclip.models.checkpoints.keymap import Weights, fill
@@ -42,6 +44,8 @@ def text_tower(
         try:
             built = build_text_backbone(backbone, pooler=pooling == "pooler")
             text = TextEncoder(built, pooling=pooling, head=head, tokenizer=tokenizer, token_head=token_head)
+        except BabelclipError:
+            raise
         except _CONFIG_FAULTS as error:
             raise _unbuildable(weights.path, backbone, error) from error
     fill(text, weights)
@@ -59,20 +63,27 @@ def image_tower(
     with uninitialised():
         try:
             image = ImageEncoder(build_image_backbone(backbone), head=head, preprocess=preprocess)
+        except BabelclipError:
+            raise
         except _CONFIG_FAULTS as error:
             raise _unbuildable(weights.path, backbone, error) from error
     fill(image, weights)
     return image
 
 
-# What transformers and torch raise for a config of wrong types or impossible sizes.
-_CONFIG_FAULTS = (TypeError, KeyError, AttributeError, RuntimeError, ZeroDivisionError, OverflowError, MemoryError)
+# What transformers and torch raise for a config of wrong types or impossible sizes; for some, transformers raises an
+# error of huggingface_hub that is a plain Exception.
+_CONFIG_FAULTS = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, StrictDataclassError, TypeError,
+    ValueError,
+)  # fmt: skip
 
 
 def _unbuildable(path: Path, config: dict[str, Any], error: Exception) -> BabelclipError:
+    reason = " ".join(str(error).split())[:200]
     return BabelclipError(
         f"{path}: its config asks for a {config.get('model_type')} that cannot be built "
-        f"({type(error).__name__}: {error}). Copy config.json again from the model's origin."
+        f"({type(error).__name__}: {reason}). Copy config.json again from the model's origin."
     )
 
 
