@@ -84,6 +84,10 @@ class Preprocess:
             if value not in allowed:
                 kind = name.replace("_", " ").capitalize()
                 raise BabelclipError(f"{kind} {value!r} is not known. {did_you_mean(str(value), allowed)}")
+        if 0 in self.std or len(self.mean) != 3 or len(self.std) != 3:
+            raise BabelclipError(
+                f"Mean {self.mean} and std {self.std} cannot be applied. Give three numbers each, and no std of 0."
+            )
         if self.resize < 1 or self.crop < 1:
             raise BabelclipError(
                 f"A picture of {self.resize} pixels cut to {self.crop} is empty. Give resize and crop of at least 1."
@@ -226,9 +230,7 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def _loaded(picture: Image.Image) -> Image.Image:
     if 0 in picture.size:
-        raise PictureError(
-            f"The PIL picture is empty: {picture.width} x {picture.height} pixels. Remove it."
-        )
+        raise PictureError(f"The PIL picture is empty: {picture.width} x {picture.height} pixels. Remove it.")
     try:
         picture.load()
     except (OSError, SyntaxError, ValueError, EOFError) as error:

@@ -12,7 +12,6 @@ from babelclip.models.cleaning import CLEANINGS, cleaning_rule, plain_phrase
 from babelclip.models.tokenization import TextTokenizer
 from tests.conftest import make_clip, make_tokenizer
 
-
 CLEANED = json.loads((Path(__file__).parents[1] / "golden" / "cleaning.json").read_text(encoding="utf-8"))["cleaned"]
 
 

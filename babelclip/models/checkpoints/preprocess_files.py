@@ -18,6 +18,7 @@ or `Pil` means the same processor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -100,27 +101,32 @@ def preprocess_from_hf(config: Mapping[str, Any], *, default_size: int | None = 
     for key in ("do_resize", "do_rescale", "do_normalize"):
         _require(config.get(key, True) is True, key, config.get(key), "true")
     factor = config.get("rescale_factor", 1 / 255)
-    _require(abs(float(factor) * 255 - 1) < 1e-6, "rescale_factor", factor, "1/255")
-    size = config.get("size") or default_size or 224
-    cuts = bool(config.get("do_center_crop", family.cuts))
-    shortest = isinstance(size, Mapping) and set(size) == {"shortest_edge"}
-    if cuts and not isinstance(size, Mapping):
-        shortest = True
-    resize = _whole(size["shortest_edge"], "size") if isinstance(size, Mapping) and shortest else _square(size, "size")
+    _require(_is_number(factor) and abs(factor * 255 - 1) < 1e-6, "rescale_factor", factor, "1/255")
+    cuts = config.get("do_center_crop", family.cuts) is True
+    fit, resize = _resizing(config.get("size") or default_size or 224, cuts)
     crop = _square(config.get("crop_size") or default_size or 224, "crop_size") if cuts else resize
-    _require(cuts or not shortest, "size", dict(size) if isinstance(size, Mapping) else size, "height and width")
     return Preprocess(
         resize=resize,
         crop=crop,
         interpolation=_choice(config.get("resample", 3), "resample", _RESAMPLE),
         mean=_triple(config.get("image_mean") or family.mean, "image_mean"),
         std=_triple(config.get("image_std") or family.std, "image_std"),
-        fit="crop" if shortest else "squash",
+        fit=fit,
         convert="before",
         alpha="background",
         long_side="floor",
         crop_offset="floor",
     )
+
+
+def _resizing(size: Any, cuts: bool) -> tuple[str, int]:
+    """Returns `fit` and the side for a `size` of any schema; a lone number is the short side where a cut follows."""
+    if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
+        _require(cuts, "size", dict(size), "height and width (without do_center_crop the result would not be square)")
+        return "crop", _whole(size["shortest_edge"], "size")
+    if isinstance(size, Mapping) or not cuts:
+        return "squash", _square(size, "size")
+    return "crop", _square(size, "size")
 
 
 def _family(config: Mapping[str, Any]) -> _Family:
@@ -147,22 +153,31 @@ def _square(size: Any, key: str) -> int:
 
 
 def _whole(value: Any, key: str, least: int = 1) -> int:
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value) and value >= least
-    _require(fits, key, value, f"a whole number from {least}")
+    whole = _is_number(value) and value % 1 == 0 and value >= least
+    _require(whole, key, value, f"a whole number from {least}")
     return int(value)
 
 
 def _triple(value: Any, key: str) -> Triple:
-    values = [value] * 3 if isinstance(value, (int, float)) else value
-    fits = isinstance(values, (list, tuple)) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)
+    values = [value] * 3 if _is_number(value) else value
+    fits = isinstance(values, (list, tuple)) and len(values) == 3 and all(_is_number(v) for v in values)
     _require(fits, key, value, "a number for each of the three channels")
     red, green, blue = (float(v) for v in values)
     return red, green, blue
 
 
 def _choice(value: Any, key: str, meaning: Mapping[Any, str]) -> str:
-    _require(value in meaning, key, value, " or ".join(repr(allowed) for allowed in meaning))
+    _require(
+        isinstance(value, (str, int)) and value in meaning,
+        key,
+        value,
+        " or ".join(repr(allowed) for allowed in meaning),
+    )
     return meaning[value]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _require(holds: bool, key: str, value: Any, allowed: str) -> None:

@@ -14,7 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 # In place of this folder, whose clip.py hides OpenAI's package.
-sys.path[0] = str(Path(__file__).parents[3])
+sys.path.pop(0)
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import numpy as np
 import PIL
@@ -36,22 +37,63 @@ OPEN_CLIP = [
 OPENAI = [32, 33]
 MEAN = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
 TRANSFORMERS = [
-    {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32},
-     "resample": 3, "do_resize": True, "do_center_crop": True, "do_rescale": True, "rescale_factor": 0.00392156862745098,
-     "do_normalize": True, "do_convert_rgb": True, **MEAN},
+    {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": 32},
+        "crop_size": {"height": 32, "width": 32},
+        "resample": 3,
+        "do_resize": True,
+        "do_center_crop": True,
+        "do_rescale": True,
+        "rescale_factor": 0.00392156862745098,
+        "do_normalize": True,
+        "do_convert_rgb": True,
+        **MEAN,
+    },
     # The schema of AltCLIP-m9, of OpenAI's older folders and of sentence-transformers: numbers, no rescale keys.
-    {"feature_extractor_type": "CLIPFeatureExtractor", "size": 33, "crop_size": 33, "resample": 3, "do_resize": True,
-     "do_center_crop": True, "do_normalize": True, **MEAN},
+    {
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "size": 33,
+        "crop_size": 33,
+        "resample": 3,
+        "do_resize": True,
+        "do_center_crop": True,
+        "do_normalize": True,
+        **MEAN,
+    },
     {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 224}, "crop_size": 224},
-    {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 40}, "crop_size": {"height": 33, "width": 33}},
-    {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 21}, "crop_size": {"height": 32, "width": 32}},
+    {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": 40},
+        "crop_size": {"height": 33, "width": 33},
+    },
+    {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": 21},
+        "crop_size": {"height": 32, "width": 32},
+    },
     # MetaCLIP 2: squashed.
     {"image_processor_type": "CLIPImageProcessor", "size": {"height": 36, "width": 36}, "do_center_crop": False},
-    {"image_processor_type": "CLIPImageProcessor", "size": {"height": 36, "width": 36}, "crop_size": {"height": 36, "width": 36}},
-    {"image_processor_type": "SiglipImageProcessor", "size": {"height": 32, "width": 32}, "resample": 3,
-     "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "do_convert_rgb": True},
-    {"image_processor_type": "SiglipImageProcessor", "size": {"height": 48, "width": 48}, "resample": 2, "do_convert_rgb": True},
-]  # fmt: skip
+    {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"height": 36, "width": 36},
+        "crop_size": {"height": 36, "width": 36},
+    },
+    {
+        "image_processor_type": "SiglipImageProcessor",
+        "size": {"height": 32, "width": 32},
+        "resample": 3,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "do_convert_rgb": True,
+    },
+    {
+        "image_processor_type": "SiglipImageProcessor",
+        "size": {"height": 48, "width": 48},
+        "resample": 2,
+        "do_convert_rgb": True,
+    },
+]
 
 
 def describe(origin: str, config: object, run: Callable[[object], np.ndarray]) -> dict[str, object]:
@@ -62,7 +104,7 @@ def describe(origin: str, config: object, run: Callable[[object], np.ndarray]) -
         try:
             pixels = np.ascontiguousarray(run(picture))
         except (ValueError, OSError, RuntimeError, TypeError) as error:
-            print(f"{origin} {config}: {name}: {error}", file=sys.stderr)
+            sys.stderr.write(f"{origin} {config}: {name}: {error}\n")
             hashes[name] = None
             continue
         if pixels.dtype != np.float32 or pixels.shape[0] != 3:

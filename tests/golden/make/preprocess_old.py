@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[3])
+sys.path.pop(0)
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from tests.golden.make.preprocess import TRANSFORMERS, describe, write
 
