@@ -62,12 +62,12 @@ _TEXT_TENSORS = (r"text_model\..+", r"text_projection\..+")
 _IMAGE_TENSORS = (r"vision_model\..+", r"visual_projection\..+")
 
 # Of a text config only these describe the body; old files add dozens of keys about generation.
-_TEXT_KEYS = (
+TEXT_KEYS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "max_position_embeddings", "type_vocab_size", "hidden_act", "layer_norm_eps", "hidden_dropout_prob",
     "attention_probs_dropout_prob", "pad_token_id", "bos_token_id", "eos_token_id",
 )  # fmt: skip
-_IMAGE_KEYS = (
+IMAGE_KEYS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels", "image_size",
     "patch_size", "hidden_act", "layer_norm_eps", "attention_dropout",
 )  # fmt: skip
@@ -109,12 +109,13 @@ def load(folder: Path, towers: str) -> Clip:
 
 def _parsed(path: Path) -> Any:
     """Returns a transformers config: its class fills defaults, and lets `*_config_dict` of old files override."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AltCLIPConfig
 
     content = read_config(path)
     try:
         return AltCLIPConfig(**copy.deepcopy({key: value for key, value in content.items() if key != "model_type"}))
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
+    except (StrictDataclassError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise BabelclipError(
             f"{path} does not describe an AltCLIP ({type(error).__name__}: {error}). "
             "Copy config.json again from the model's origin."
@@ -131,7 +132,7 @@ def _text(folder: Path, config: Any, tensors: Tensors) -> TextEncoder:
     weights = convert(tensors, _TEXT_RULES, known=(*_ALWAYS_LEFT_OUT, *_IMAGE_TENSORS))
     has_token_head = any(name.startswith("token_head.") for name in weights)
     return text_tower(
-        {"model_type": "xlm-roberta", **_chosen(settings, _TEXT_KEYS)},
+        {"model_type": "xlm-roberta", **_chosen(settings, TEXT_KEYS)},
         pooling="cls",
         head=head,
         tokenizer=tokenizer_files.read_tokenizer(
@@ -145,7 +146,7 @@ def _text(folder: Path, config: Any, tensors: Tensors) -> TextEncoder:
 def _image(folder: Path, config: Any, tensors: Tensors) -> ImageEncoder:
     settings = config.vision_config
     return image_tower(
-        {"model_type": "clip_vision_model", **_chosen(settings, _IMAGE_KEYS)},
+        {"model_type": "clip_vision_model", **_chosen(settings, IMAGE_KEYS)},
         head=[{"kind": "linear", "out": config.projection_dim, "bias": False}],
         preprocess=preprocess_from_hf(read_config(folder / PREPROCESSOR), default_size=settings.image_size),
         weights=convert(tensors, _IMAGE_RULES, known=(*_ALWAYS_LEFT_OUT, *_TEXT_TENSORS)),

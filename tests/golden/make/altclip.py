@@ -19,11 +19,11 @@ CURRENT = int(transformers.__version__.split(".")[0]) >= 5
 if CURRENT:
     import tests.golden.make.torchvision_shim  # noqa: F401
 
-import numpy as np
-from transformers import AltCLIPConfig, AltCLIPModel, PreTrainedTokenizerFast
+import numpy as np  # noqa: E402
+from transformers import AltCLIPConfig, AltCLIPModel, PreTrainedTokenizerFast  # noqa: E402
 
-from tests.golden.inputs import TEXTS, pictures
-from tests.golden.make.common import out_folder, save_expected, save_xlmr_tokenizer
+from tests.golden.inputs import TEXTS, pictures  # noqa: E402
+from tests.golden.make.common import out_folder, save_expected, save_xlmr_tokenizer  # noqa: E402
 
 ENVIRONMENT = ("old", "current")
 
@@ -62,8 +62,8 @@ def feature(output: torch.Tensor | object) -> np.ndarray:
 
 
 @torch.no_grad()
-def expected(model: AltCLIPModel, folder: Path, with_modes: bool) -> dict[str, np.ndarray]:
-    """Text and picture vectors, batched and one at a time, the pixels, and the logits."""
+def expected(model: AltCLIPModel, folder: Path, count: int) -> dict[str, np.ndarray]:
+    """Text vectors, batched and one at a time, vectors and pixels of the first `count` pictures, and the logits."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
 
     def tokens(texts: list[str]) -> dict[str, torch.Tensor]:
@@ -75,8 +75,7 @@ def expected(model: AltCLIPModel, folder: Path, with_modes: bool) -> dict[str, n
     else:
         from transformers import CLIPImageProcessor as Processor
     processor = Processor.from_pretrained(folder)
-    chosen = pictures() if with_modes else [picture for picture in pictures() if picture.mode == "RGB"]
-    pixels = torch.cat([processor(picture, return_tensors="pt")["pixel_values"] for picture in chosen])
+    pixels = torch.cat([processor(picture, return_tensors="pt")["pixel_values"] for picture in pictures()[:count]])
     return {
         "text": feature(model.get_text_features(**tokens(TEXTS))),
         "text_single": np.concatenate([feature(model.get_text_features(**tokens([text]))) for text in TEXTS]),
@@ -89,7 +88,7 @@ def expected(model: AltCLIPModel, folder: Path, with_modes: bool) -> dict[str, n
 
 @torch.no_grad()
 def conditioning(model: AltCLIPModel, extra: dict[str, torch.Tensor], folder: Path) -> dict[str, np.ndarray]:
-    """What the encoder of AltDiffusion gives in diffusers (N, 77, D), of m2 and m9 and of m18, and transformers' states."""
+    """What AltDiffusion's encoder gives in diffusers (N, 77, D), of m2 and m9 and of m18, and transformers' states."""
     from diffusers.pipelines.deprecated.alt_diffusion.modeling_roberta_series import (
         RobertaSeriesConfig,
         RobertaSeriesModelWithTransformation,
@@ -98,7 +97,10 @@ def conditioning(model: AltCLIPModel, extra: dict[str, torch.Tensor], folder: Pa
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     encoded = tokenizer(CONDITIONS, padding="max_length", truncation=True, max_length=77, return_tensors="pt")
     tokens = {name: encoded[name] for name in ("input_ids", "attention_mask")}
-    weights = {name.replace("encoder.layers.", "encoder.layer."): tensor for name, tensor in model.text_model.state_dict().items()}
+    weights = {
+        name.replace("encoder.layers.", "encoder.layer."): tensor
+        for name, tensor in model.text_model.state_dict().items()
+    }
     states = {}
     for name, pre in (("states_m9", False), ("states_m18", True)):
         config = RobertaSeriesConfig(**model.config.text_config.to_dict(), has_pre_transformation=pre)
@@ -126,7 +128,8 @@ def hub() -> None:
     model = tiny_model(1, save_xlmr_tokenizer(folder, 512), "quick_gelu", 1e-5)
     scalar = {
         "crop_size": PICTURE, "do_center_crop": True, "do_normalize": True, "do_resize": True,
-        "feature_extractor_type": "CLIPFeatureExtractor", "image_mean": MEAN, "image_std": STD, "resample": 3, "size": PICTURE,
+        "feature_extractor_type": "CLIPFeatureExtractor", "image_mean": MEAN, "image_std": STD, "resample": 3,
+        "size": PICTURE,
     }  # fmt: skip
     text = model.config.text_config.to_dict()
     write_config(
@@ -137,7 +140,8 @@ def hub() -> None:
     tensors["text_model.roberta.embeddings.position_ids"] = torch.arange(90)[None]
     tensors["vision_model.embeddings.position_ids"] = torch.arange(17)[None]
     torch.save(tensors, folder / "pytorch_model.bin")
-    finish(folder, expected(model, folder, with_modes=True), "AltCLIPModel and CLIPImageProcessor of transformers")
+    # The eighth picture is transparent: 4.57 drops that, 5.23 lays it on white, which is babelclip's rule.
+    finish(folder, expected(model, folder, 7), "AltCLIPModel and CLIPImageProcessor of transformers")
 
 
 def t5() -> None:
@@ -149,7 +153,7 @@ def t5() -> None:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     CLIPImageProcessorPil(**sizes).save_pretrained(folder)
-    finish(folder, expected(model, folder, with_modes=False), "AltCLIPModel and CLIPImageProcessorPil of transformers")
+    finish(folder, expected(model, folder, 9), "AltCLIPModel and CLIPImageProcessorPil of transformers")
 
 
 def flagai() -> None:
@@ -164,13 +168,16 @@ def flagai() -> None:
         "transformation_pre.bias": torch.randn(PROJECT, generator=generator) * 0.25,
     }
     tensors = {
-        **{name.replace("roberta.encoder.layers.", "roberta.encoder.layer."): tensor for name, tensor in model.state_dict().items()},
+        **{
+            name.replace("roberta.encoder.layers.", "roberta.encoder.layer."): tensor
+            for name, tensor in model.state_dict().items()
+        },
         **{f"text_model.{name}": tensor for name, tensor in extra.items()},
         "text_model.roberta.embeddings.position_ids": torch.arange(90)[None],
     }
     wrapped = {"module": {f"module.{name}": tensor for name, tensor in tensors.items()}, "iteration": 100}
     torch.save(wrapped, folder / "pytorch_model.bin")
-    arrays = {**expected(model, folder, with_modes=False), **conditioning(model, extra, folder)}
+    arrays = {**expected(model, folder, 4), **conditioning(model, extra, folder)}
     finish(folder, arrays, "AltCLIPModel of transformers; RobertaSeriesModelWithTransformation of diffusers")
 
 

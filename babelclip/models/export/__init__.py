@@ -1,0 +1,1 @@
+"""Writers: one for each layout that other programs read."""
