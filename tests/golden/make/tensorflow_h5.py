@@ -41,28 +41,27 @@ def randomise(model: tf.keras.Model, seed: int) -> None:
         weight.assign(rng.normal(0.0, 0.2, weight.shape) + (1.0 if "gamma" in weight.name else 0.0))
 
 
-def inputs(folder: Path) -> dict[str, np.ndarray]:
-    """Returns ids and mask (N, T) of the golden texts, padded, by the tokenizer in `folder`."""
+def inputs(folder: Path, longest: int) -> dict[str, np.ndarray]:
+    """Returns ids and mask (N, T) of the golden texts, cut at `longest` tokens and padded, by `folder`'s tokenizer."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    # 40 positions, of which XLM-R leaves out the first two.
-    batch = tokenizer(TEXTS, padding=True, truncation=True, max_length=38, return_tensors="np")
+    batch = tokenizer(TEXTS, padding=True, truncation=True, max_length=longest, return_tensors="np")
     return {key: batch[key].astype(np.int64) for key in ("input_ids", "attention_mask")}
 
 
 def body(name: str, config: transformers.PretrainedConfig, kind: type, seed: int) -> None:
-    """Writes a folder with `kind`'s weights and its last hidden states (N, T, H)."""
+    """Writes a folder with `kind`'s weights and the masked means (N, H) of its last hidden states."""
     folder = out_folder(name)
     config.vocab_size = save_xlmr_tokenizer(folder)
     model = kind(config)
     model(model.dummy_inputs)
     randomise(model, seed)
     model.save_pretrained(folder)
-    batch = inputs(folder)
+    batch = inputs(folder, longest=40)
     inner = getattr(model, model.base_model_prefix)
     hidden = inner({key: tf.constant(value) for key, value in batch.items()}).last_hidden_state.numpy()
-    save_expected(
-        folder, f"transformers {kind.__name__}", VERSIONS, notes="hidden: last hidden states", **batch, hidden=hidden
-    )
+    mask = batch["attention_mask"][..., None]
+    text = (hidden * mask).sum(axis=1) / mask.sum(axis=1)
+    save_expected(folder, f"transformers {kind.__name__}", VERSIONS, "text: masked mean", **batch, text=text)
 
 
 def mclip() -> None:
@@ -87,16 +86,10 @@ def mclip() -> None:
     sizes = {key: value for key, value in config.to_diff_dict().items() if key not in ("model_type", "architectures")}
     whole.config.update({**sizes, "modelBase": "xlm-roberta-large"})
     whole.save_pretrained(folder)
-    batch = inputs(folder)
+    batch = inputs(folder, longest=38)  # of 40 positions XLM-R leaves out the first two
     vectors = whole({key: tf.constant(value) for key, value in batch.items()}).numpy()
-    save_expected(
-        folder,
-        "multilingual_clip.tf_multilingual_clip.MultiLingualCLIP",
-        VERSIONS,
-        notes="text: raw vectors",
-        **batch,
-        text=vectors,
-    )
+    origin = "multilingual_clip.tf_multilingual_clip.MultiLingualCLIP"
+    save_expected(folder, origin, VERSIONS, "text: raw vectors", **batch, text=vectors)
 
 
 if __name__ == "__main__":
