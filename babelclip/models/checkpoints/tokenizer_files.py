@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 
 from babelclip.errors import BabelclipError, require
 from babelclip.files import read_json
@@ -48,6 +48,12 @@ def read_tokenizer(
         MissingExtraError: a sentencepiece model without tokenizer.json, and sentencepiece is not installed.
     """
     tokenizer = _fast(folder / FAST) if (folder / FAST).is_file() else _converted(folder, model_type)
+    if language is not None:
+        # NLLB's files of 2022 put the language behind the text. `TextTokenizer` sets the first token of every text.
+        end = "</s>"
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{end} $A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+        )
     limit = _setting(folder, "model_max_length")
     if isinstance(limit, (int, float)) and 0 < limit < _NO_LIMIT:
         max_length = min(max_length, int(limit))

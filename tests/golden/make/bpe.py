@@ -8,23 +8,33 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
-WORDS = "a the of two dogs dog photo playing in snow white space hund hundar cafe fine quoted" * 3
+WORDS = (
+    "a the of two dogs dog photo playing in snow white space hund hundar cafe fine quoted två snön две собаки 二匹の犬"
+)
+MERGES = 60
 
 
 def merges() -> list[tuple[str, str]]:
-    """The merges that byte pair encoding learns from a few words, best first."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    """The merges that byte pair encoding learns from a few words, best first; ties go by the alphabet."""
+    from tokenizers import pre_tokenizers
 
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    texts = [WORDS, "två hundar i snön " * 3, "две собаки " * 2, "二匹の犬 " * 2]
-    trainer = trainers.BpeTrainer(vocab_size=380, end_of_word_suffix="</w>", show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    return [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    spelled = [letters.pre_tokenize_str(word)[0][0] for word in WORDS.split()]
+    words = [[*word[:-1], word[-1] + "</w>"] for word in spelled]
+    learned: list[tuple[str, str]] = []
+    for _ in range(MERGES):
+        counts = Counter(pair for word in words for pair in pairwise(word))
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        learned.append(best)
+        for word in words:
+            for place in range(len(word) - 1, 0, -1):
+                if tuple(word[place - 1 : place + 1]) == best:
+                    word[place - 1 : place + 1] = ["".join(best)]
+    return learned
 
 
 def save_merges(folder: Path) -> Path:

@@ -10,8 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-# In place of this folder, whose clip.py would hide the original's package of that name.
-sys.path[0] = str(Path(__file__).parents[3])
+sys.path.insert(0, str(Path(__file__).parents[3]))
+# The clip.py of this folder would hide the package of that name.
+if str(Path(__file__).parent) in sys.path:
+    sys.path.remove(str(Path(__file__).parent))
 
 import tests.golden.make.torchvision_shim  # noqa: F401, I001  (first, see there)
 import clip
@@ -28,6 +30,7 @@ from tests.golden.make.text_models import versions
 ENVIRONMENT = "current"
 
 CONTEXT = 32
+PACKAGES = ("clip-anytorch", "torch", "torchvision")
 
 
 class Archive(torch.nn.Module):
@@ -72,9 +75,11 @@ def main() -> None:
     text = loaded.encode_text(ids)
     single = torch.cat([loaded.encode_text(ids[i : i + 1]) for i in range(len(TEXTS))])
     image = torch.cat([loaded.encode_image(transform(picture)[None]) for picture in pictures()])
-    assert text.isfinite().all() and image.isfinite().all()
+    assert text.isfinite().all()
+    assert image.isfinite().all()
+    assert (text - single).abs().max() < 1e-5
     save_expected(
-        folder, "clip.load(path, jit=False): encode_text, encode_image", versions("clip-anytorch", "torch", "torchvision"),
+        folder, "clip.load(path, jit=False): encode_text, encode_image", versions(*PACKAGES),
         "TorchScript archive in half precision", text=text.numpy(), text_single=single.numpy(), image=image.numpy(),
         tokens=ids.numpy().astype("int32"), logit_scale=loaded.logit_scale.exp().numpy(),
     )  # fmt: skip

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[3])
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import tests.golden.make.torchvision_shim  # noqa: F401, I001  (first, see there)
 import numpy as np
@@ -67,7 +67,8 @@ def build(folder: Path, model_cfg: dict, preprocess_cfg: dict, seed: int, weight
         (folder / weights).chmod(0o644)
     else:
         torch.save(tensors, folder / weights)
-    return open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    model, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    return model.eval(), transform
 
 
 def write_config(folder: Path, model_cfg: dict, preprocess_cfg: dict) -> None:
@@ -81,7 +82,9 @@ def save_results(folder: Path, model, transform, tokenizer, notes: str, **more) 
     text = model.encode_text(ids)
     single = torch.cat([model.encode_text(tokenizer([text])) for text in TEXTS])
     image = torch.cat([model.encode_image(transform(picture)[None]) for picture in pictures()])
-    assert text.isfinite().all() and image.isfinite().all()
+    assert text.isfinite().all()
+    assert image.isfinite().all()
+    assert (text - single).abs().max() < 1e-5
     more["logit_scale"] = model.logit_scale.exp().reshape(()).numpy()
     if model.logit_bias is not None:
         more["logit_bias"] = model.logit_bias.reshape(()).numpy()
@@ -271,7 +274,7 @@ def main() -> None:
     xlm_roberta("openclip_xlmr", {"hf_pooler_type": "mean_pooler"}, seed=4, heads=12, vision=VIT,
                 published="xlm-roberta-base", notes="mean, two-layer projection; old position_ids")  # fmt: skip
     xlm_roberta("openclip_xlmr_bundle", {"hf_pooler_type": "cls_pooler", "hf_proj_type": "linear"}, seed=5, heads=4,
-                vision=VIT, published="text_backbone", notes="backbone config inside, transformers' pooler")  # fmt: skip
+                vision=VIT, published="text_backbone", notes="own backbone config, transformers' pooler")  # fmt: skip
     nllb()
     siglip("openclip_siglip", "vit_base_patch16_siglip_256", {"proj_bias": True}, seed=7, notes="i18n base type")
     siglip("openclip_siglip_tanh", "vit_so400m_patch16_siglip_256",
