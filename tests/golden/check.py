@@ -4,10 +4,10 @@ Three comparisons for each golden case, all as the largest absolute difference, 
 kept: what the original gives now with what is committed; babelclip with what is committed; and babelclip with the
 original on fresh inputs (random texts, pictures of other sizes), for which the generators run a second time.
 
-Usage: python tests/golden/check.py [--current PYTHON] [--old PYTHON] [--seed N] [--out FILE] [--only NAME]
+Usage: python tests/golden/check.py [--python ENVIRONMENT=PATH ...] [--seed N] [--out FILE] [--only NAME]
 
-A generator says where it runs by `ENVIRONMENT = "current"`, `"old"` or both. The exit status is 1 if anything
-differs by more than TOLERANCE, is missing, or fails.
+A generator says where it runs by `ENVIRONMENT = "current"`, another name of ENVIRONMENTS, or several. The exit status
+is 1 if anything differs by more than TOLERANCE, is missing, or fails.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from rich.table import Table
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 TOLERANCE = 1e-5
+# Made by the Makefile from requirements/oracles*.txt, each in .oracles/NAME.
+ENVIRONMENTS = ("current", "old", "tensorflow")
 
 
 def environments(generator: Path) -> tuple[str, ...]:
@@ -41,7 +43,7 @@ def environments(generator: Path) -> tuple[str, ...]:
             value = ast.literal_eval(node.value)
             return (value,) if isinstance(value, str) else tuple(value)
     if 'if __name__ == "__main__"' in source:
-        raise SystemExit(f'{generator} does not say where it runs: add ENVIRONMENT = "current" or "old".')
+        raise SystemExit(f"{generator} does not say where it runs: add ENVIRONMENT = one of {ENVIRONMENTS}.")
     return ()
 
 
@@ -59,13 +61,9 @@ def generate(pythons: dict[str, str], only: str, out: Path, seed: int) -> list[d
 
 
 def variables(seed: int) -> dict[str, str]:
-    return {
-        **os.environ,
-        "GOLDEN_SEED": str(seed),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "ignore",
-    }
+    """The environment of a run: no network, one thread, and the seed of the inputs."""
+    ours = {"GOLDEN_SEED": str(seed), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, **ours, "PYTHONPATH": str(ROOT)}
 
 
 def regenerated(fresh: Path) -> list[dict]:
@@ -111,7 +109,7 @@ def ours(folder: Path, seed: int) -> list[dict]:
 def packages(python: str) -> dict[str, str]:
     """The versions in an environment that decide its results."""
     names = ("torch", "torchvision", "transformers", "tokenizers", "open_clip_torch", "timm", "sentence-transformers",
-             "multilingual-clip", "clip-anytorch", "diffusers", "numpy", "pillow", "ftfy")  # fmt: skip
+             "multilingual-clip", "clip-anytorch", "diffusers", "tensorflow-cpu", "numpy", "pillow", "ftfy")  # fmt: skip
     code = (
         "import json\nfrom importlib.metadata import PackageNotFoundError, version\nfound = {}\n"
         f"for name in {names!r}:\n"
@@ -147,14 +145,14 @@ def show(comparisons: dict[str, list[dict]], console: Console) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--current", default=str(ROOT / ".oracles/current/bin/python"))
-    parser.add_argument("--old", default=str(ROOT / ".oracles/old/bin/python"))
+    parser.add_argument("--python", action="append", default=[], metavar="ENVIRONMENT=PATH", help="instead of .oracles")
     parser.add_argument("--seed", type=int, default=datetime.date.today().toordinal(), help="of the fresh inputs")
     parser.add_argument("--out", type=Path, help="where the JSON goes, beside standard output")
     parser.add_argument("--only", default="", help="only generators with this in their name; nothing is required then")
     chosen = parser.parse_args()
     start = time.time()
-    pythons = {"current": chosen.current, "old": chosen.old}
+    pythons = {name: str(ROOT / ".oracles" / name / "bin" / "python") for name in ENVIRONMENTS}
+    pythons |= dict(pair.split("=", 1) for pair in chosen.python)
     with tempfile.TemporaryDirectory() as again, tempfile.TemporaryDirectory() as fresh:
         failures = generate(pythons, chosen.only, Path(again), 0) + generate(
             pythons, chosen.only, Path(fresh), chosen.seed
