@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from babelclip.models.clip import pair as pair
     from babelclip.models.image import ImageEncoder as ImageEncoder
     from babelclip.models.text import TextEncoder as TextEncoder
+    from babelclip.registry import list_models as list_models
     from babelclip.store import EmbeddingStore as EmbeddingStore
 
 __version__ = "0.1.0"
@@ -26,11 +27,22 @@ _HOMES = {
     "EmbeddingStore": "babelclip.store",
     "ImageEncoder": "babelclip.models.image",
     "TextEncoder": "babelclip.models.text",
+    "list_models": "babelclip.registry",
     "load": "babelclip.models.checkpoints",
     "pair": "babelclip.models.clip",
     "read_captions": "babelclip.data.captions",
 }
-__all__ = ["Captions", "Clip", "EmbeddingStore", "ImageEncoder", "TextEncoder", "load", "pair", "read_captions"]
+__all__ = [
+    "Captions",
+    "Clip",
+    "EmbeddingStore",
+    "ImageEncoder",
+    "TextEncoder",
+    "list_models",
+    "load",
+    "pair",
+    "read_captions",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 The facts are data: `cards/*.toml`, one family a file (`[defaults]` holds what its models share, each `[[model]]` one
 model), with `cards/sources.toml` for where facts come from and `cards/scores.tsv` for published results. What is
 unknown is absent. The files are read on the first question, and importing this module costs nothing. Entry points:
-`cards`, `find`, `closest_names`, `identify`, `twins`, `for_language`, `source`.
+`cards`, `find`, `list_models`, `for_language`, `identify`, `twins`, `headline`, `source`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import functools
 from collections.abc import Iterable, Sequence
 
 from babelclip import languages
+from babelclip.cards import FACTS as FACTS
+from babelclip.cards import MEAN, read_cards, read_sources
 from babelclip.cards import ModelCard as ModelCard
 from babelclip.cards import Score as Score
-from babelclip.cards import read_cards, read_sources
 from babelclip.errors import BabelclipError, closest, did_you_mean
 
 # Layouts in which the files of one published model occur: a name in one of them may stand for a card of another.
 _RELATED = (
-    frozenset({"openclip", "openai"}),
+    frozenset({"openclip", "openai", "clip", "siglip", "metaclip2"}),
     frozenset({"sentence_transformers", "clip"}),
-    frozenset({"sentence_transformers", "transformer", "mclip_legacy"}),
-    frozenset({"clip", "siglip", "metaclip2"}),
+    frozenset({"sentence_transformers", "transformer"}),
 )
 
 
@@ -81,32 +81,67 @@ def twins(space: str) -> list[ModelCard]:
 
 
 def for_language(code: str) -> list[tuple[ModelCard, Score | None]]:
-    """Returns the models that are of use for a language, best published quality first.
+    """Returns the models with a text tower that are of use for a language, best published quality first.
 
-    Figures compare within one benchmark, direction, metric and protocol only (`Score.group`). Models are therefore
-    listed group by group, the group with most models first, each model in the first group that has it. Models that
-    declare the language but have no figure follow with None; those that reach it by transfer only come last. Copies
-    of the same weights are listed once.
+    Figures compare only within one benchmark, direction, metric and protocol (`Score.group`). The group with most
+    models is ranked first; a model that it lacks takes its place by another group, above the models which that group
+    ranks below it. Each model comes with the figure that placed it. Models that declare the language but have no
+    figure follow with None, those that trained it before those that only reported on it. Models that do not declare
+    it come last, and only with a figure. Copies of the same weights are listed once.
 
     Raises:
         UnknownLanguageError: the code is not known.
     """
     wanted = languages.normalize(code)
     originals = [card for card in cards() if not card.same_weights and card.towers != "image"]
-    groups: dict[tuple[str, str, str, str], list[tuple[ModelCard, Score]]] = {}
-    for card in originals:
-        for score in card.scores:
-            if score.language == wanted:
-                groups.setdefault(score.group, []).append((card, score))
+    trained = [card for card in originals if languages.covers(card.languages, wanted)]
+    reported = [card for card in originals if languages.covers(card.languages_transfer, wanted)]
     ranked: dict[str, tuple[ModelCard, Score | None]] = {}
-    for members in sorted(groups.values(), key=len, reverse=True):
-        for card, score in sorted(members, key=lambda pair: pair[1].value, reverse=True):
-            ranked.setdefault(card.name, (card, score))
-    for declared in ("languages", "languages_transfer"):
-        for card in originals:
-            if languages.covers(getattr(card, declared), wanted):
-                ranked.setdefault(card.name, (card, None))
+    for card, score in _by_quality([*trained, *reported], wanted):
+        ranked.setdefault(card.name, (card, score))
+    for card in [*trained, *reported]:
+        ranked.setdefault(card.name, (card, None))
+    for card, score in _by_quality(originals, wanted):
+        ranked.setdefault(card.name, (card, score))
     return list(ranked.values())
+
+
+def list_models(family: str = "", lang: str = "") -> list[ModelCard]:
+    """Returns the cards of published models, those that are copies of the same weights left out.
+
+    Args:
+        family: only families whose name contains this, in any case; "" = all.
+        lang: only models of use for this language, best published quality first; see `for_language`.
+
+    Example:
+        >>> import babelclip
+        >>> [card.name for card in babelclip.list_models(family="jina")]
+        ['jinaai/jina-clip-v2']
+
+    Raises:
+        BabelclipError: no family has that name, or the language is not known.
+    """
+    families = list(dict.fromkeys(card.family for card in cards()))
+    chosen = [name for name in families if family.lower() in name.lower()]
+    if not chosen:
+        raise BabelclipError(f"No family of models is called {family!r}. {did_you_mean(family, families)}")
+    found = [card for card, _ in for_language(lang)] if lang else [card for card in cards() if not card.same_weights]
+    return [card for card in found if card.family in chosen]
+
+
+def headline(card: ModelCard) -> Score | None:
+    """Returns the published figure that says most about a model: text-to-picture retrieval, over its languages."""
+    benchmarks = ("XM3600", "XTD10", "Flickr30k", "CVQA-local", "STS-b")
+
+    language = card.languages[0] if len(card.languages) == 1 else MEAN
+
+    def rank(score: Score) -> tuple[bool, int, bool, bool, bool]:
+        first = score.benchmark.split(" + ")[0]
+        position = benchmarks.index(first) if first in benchmarks else len(benchmarks)
+        far = (score.direction != "t2i", score.metric != "R@1", score.language != "en")
+        return (score.language != language, position, *far)
+
+    return min(card.scores, key=rank, default=None)
 
 
 def source(key: str) -> str:
@@ -119,6 +154,27 @@ def source(key: str) -> str:
     if key not in citations:
         raise BabelclipError(f"{key!r} is no source of the cards. {did_you_mean(key, citations)}")
     return citations[key]
+
+
+def _by_quality(candidates: Sequence[ModelCard], code: str) -> list[tuple[ModelCard, Score]]:
+    """Returns the candidates with a figure for a language, merged from the groups; see `for_language`."""
+    groups: dict[tuple[str, str, str, str], list[tuple[ModelCard, Score]]] = {}
+    for card in candidates:
+        for score in card.scores:
+            if score.language == code:
+                groups.setdefault(score.group, []).append((card, score))
+    ranked: list[tuple[ModelCard, Score]] = []
+    # Of two groups with equally many models, text to picture is nearer to what a search does, and R@1 tells most.
+    for group in sorted(groups, key=lambda key: (-len(groups[key]), key[1] != "t2i", key[2] != "R@1", key)):
+        values = {card.name: score.value for card, score in groups[group]}
+        for card, score in sorted(groups[group], key=lambda pair: pair[1].value, reverse=True):
+            names = [other.name for other, _ in ranked]
+            if card.name in names:
+                continue
+            worse = [at for at, name in enumerate(names) if values.get(name, score.value) < score.value]
+            better = [at for at, name in enumerate(names) if values.get(name, -1.0) >= score.value]
+            ranked.insert(worse[0] if worse else better[-1] + 1 if better else len(ranked), (card, score))
+    return ranked
 
 
 def _names_in(hint: str) -> Iterable[str]:

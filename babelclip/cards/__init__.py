@@ -23,6 +23,7 @@ else:
     import tomli as tomllib
 
 TOWERS = ("text", "image", "both")
+# The readers of `models/checkpoints/`, and what none of them reads.
 LAYOUTS = (
     "native",
     "mclip",
@@ -35,6 +36,7 @@ LAYOUTS = (
     "clip",
     "siglip",
     "metaclip2",
+    "remote_code",
 )
 MEAN = "mean"
 DIRECTIONS = ("t2i", "i2t", "both", "-")
@@ -106,7 +108,7 @@ class ModelCard:
     image_size: int | None = _fact("picture size in pixels", int, None)
     logit_scale: float | None = _fact("logit scale", float, None)
     languages: tuple[str, ...] = _fact("languages trained", str, ())
-    languages_transfer: tuple[str, ...] = _fact("languages reported on, not trained", str, ())
+    languages_transfer: tuple[str, ...] = _fact("languages reported on", str, ())
     licence: str = _fact("licence", str, "")
     licence_note: str = _fact("on the licence", str, "")
     notes: tuple[str, ...] = _fact("notes", list, ())
@@ -261,6 +263,7 @@ def _read_scores(path: str) -> dict[str, list[Score]]:
     if tuple(rows[0]) != _SCORE_COLUMNS:
         raise BabelclipError(f"{path}: the columns are {rows[0]}, they must be {list(_SCORE_COLUMNS)}.")
     scores: dict[str, list[Score]] = {}
+    known = {MEAN, *languages.known()}
     for number, row in enumerate(rows[1:], 1):
         where = f"{path}: row {number}"
         if len(row) != len(_SCORE_COLUMNS) or row[2] not in DIRECTIONS:
@@ -268,7 +271,7 @@ def _read_scores(path: str) -> dict[str, list[Score]]:
         model, benchmark, direction, metric, protocol, key, values = row
         for item in values.split():
             code, _, value = item.partition("=")
-            if code != MEAN and languages.normalize(code) != code:
+            if code not in known and languages.normalize(code) != code:
                 raise BabelclipError(f"{where}: {code} must be written as {languages.normalize(code)}.")
             try:
                 figure = float(value)

@@ -28,7 +28,7 @@ def search(
       babelclip search --in ~/Pictures --json "a red car" | jq '.[0].hits[0].path'
     """
     import babelclip
-    from babelclip.cli.models import default_model
+    from babelclip.cli.default_model import default_model
     from babelclip.search.folder import index_folder, search_folder
 
     clip = babelclip.load(model or default_model())

@@ -22,7 +22,7 @@ def starter(
       babelclip starter
       babelclip starter --out models/starter
     """
-    from babelclip.cli.models import starter_folder
+    from babelclip.cli.default_model import starter_folder
     from babelclip.starter.demo import make_starter
 
     folder = out or starter_folder()
