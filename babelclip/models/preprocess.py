@@ -44,7 +44,7 @@ class Preprocess:
     """How a picture becomes the input of its tower: RGB, resized, the middle cut out, shifted and scaled.
 
     The defaults are babelclip's own rule. The origins of published checkpoints differ in small things that change the
-    pixels; each is a field, so that the result equals the origin's bit for bit (who does what:
+    pixels; each is a field, so that the result equals the origin's bit for bit under the same Pillow (who does what:
     `checkpoints/preprocess_files.py`). All of them take the same last step: `(value / 255 - mean) / std` in float32.
 
     Attributes:

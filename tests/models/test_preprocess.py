@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -25,9 +26,15 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 PICTURES = many_pictures()
 
 
+def passes_swap(pillow: str) -> bool:
+    """Whether this Pillow resizes tall pictures vertically first, which rounds differently: it does from 13.0 on."""
+    return int(pillow.split(".")[0]) >= 13
+
+
 def cases(name: str) -> list:
     content = json.loads((GOLDEN / name).read_text())
     assert len(content["cases"]) > 5
+    assert passes_swap(content["versions"]["pillow"])
     return [pytest.param(case, id=f"{case['origin']}-{n}") for n, case in enumerate(content["cases"])]
 
 
@@ -41,6 +48,8 @@ def differing(preprocess: Preprocess, hashes: dict[str, str | None]) -> list[str
     assert len(hashes) == len(PICTURES)
     wrong = []
     for name, picture in PICTURES:
+        if picture.height > picture.width and not passes_swap(PIL.__version__):
+            continue
         pixels = preprocess(picture)
         assert pixels.shape == (3, preprocess.crop, preprocess.crop)
         assert pixels.dtype == np.float32

@@ -14,6 +14,9 @@ transformers has three forms of one processor. Its Pillow form is the reference 
 other rounding, and 4.57 equals the Pillow form of 5.23 but drops transparency. White is the rule because 5.23 is what
 is maintained, and the colours hidden under transparency are arbitrary. In files, a class name with the ending `Fast`
 or `Pil` means the same processor.
+
+Pillow itself decides pixels too: from 13.0 on it resizes a picture that loses much more height than width vertically
+first. Up to 2.5 % of the values of tall pictures then differ from those of 10.4 to 12.3, which agree with one another.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Oracle environment: old (transformers 4.57). Writes preprocess_old.json: pixel hashes of its slow image processors.
 
-They differ from the Pillow form of transformers 5 in one thing: transparency is dropped.
+They differ from the Pillow form of transformers 5 in one thing: transparency is dropped. They are told that channels
+come last, because they take a picture of one or three pixels' height for one with channels first.
 """
 
 from __future__ import annotations
