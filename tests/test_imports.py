@@ -15,6 +15,7 @@ ROOT = Path(babelclip.__file__).parent
 FLOORS = {
     "errors": 0, "files": 0, "progress": 0, "languages": 0, "cards": 0, "registry": 0,
     "models": 1,
+    "compat": 2,
     "store": 2, "data": 2, "translate": 2,
     "train": 3, "evaluate": 3, "search": 3,
     "cluster": 4, "starter": 4,
