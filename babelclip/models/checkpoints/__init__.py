@@ -73,7 +73,7 @@ def load(
     for value, allowed, argument in ((towers, TOWERS, "towers"), (dtype, tuple(DTYPES), "dtype")):
         if value not in allowed:
             raise BabelclipError(f"{argument}={value!r} is not known. {did_you_mean(value, allowed)}")
-    if Path(name_or_dir).is_dir():
+    if str(name_or_dir) and Path(name_or_dir).is_dir():
         clip = _from_folder(Path(name_or_dir), towers, space=space)
     else:
         clip = _from_name(str(name_or_dir), towers, space=space, progress=progress)

@@ -1,0 +1,194 @@
+"""What `load` adds to the readers: which model it is, which space it lies in, and what completes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import babelclip
+from babelclip import registry
+from babelclip.errors import BabelclipError, SpaceMismatchError
+from babelclip.models.checkpoints import READERS, reader_of
+from babelclip.models.checkpoints.identity import fingerprint
+from babelclip.models.clip import UndeclaredLanguageWarning
+from tests.conftest import draw_shape, make_clip
+from tests.models.checkpoints.test_hub import hub  # noqa: F401  a fixture
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+TEXT = GOLDEN / "mclip_xlmr"
+BOTH = GOLDEN / "altclip_hub"
+CHECKPOINTS = sorted(path.parent for path in GOLDEN.glob("*/expected.npz"))
+
+
+def as_files(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """Cards of tiny models: a text tower alone, and the model whose picture tower completes it."""
+    text = dataclasses.replace(
+        registry.find("M-CLIP/XLM-Roberta-Large-Vit-B-32"), name="lab/text", repo="lab/text", embed_dim=16,
+        space="test/tiny", image_twin="lab/pictures", revision="", logit_scale=10.0,
+    )  # fmt: skip
+    image = dataclasses.replace(
+        registry.find("timm/vit_base_patch32_clip_224.openai"), name="lab/pictures", repo="lab/pictures",
+        embed_dim=16, space="test/tiny", layout="native", revision="",
+    )  # fmt: skip
+    cards = (text, image)
+    monkeypatch.setattr(registry, "cards", lambda: cards)
+    monkeypatch.setattr(registry, "_by_name", lambda: {card.name: card for card in cards})
+    return cards
+
+
+@pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda path: path.name)
+def test_every_golden_checkpoint_is_taken_by_one_reader_and_encodes(folder, tmp_path):
+    from importlib import import_module
+
+    readers = [name for name in READERS if import_module(f"babelclip.models.checkpoints.{name}").recognises(folder)]
+    assert readers, f"no reader takes {folder.name}"
+    assert reader_of(folder).__name__.endswith(f".{readers[0]}")
+    clip = babelclip.load(shutil.copytree(folder, tmp_path / "copy"))
+    if clip.text is not None:
+        assert np.isfinite(clip.encode_text(["två hundar", ""])).all()
+    if clip.image is not None:
+        assert np.isfinite(clip.encode_image(draw_shape("red", "circle"))).all()
+
+
+@pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda path: path.name)
+def test_a_published_model_saved_in_our_format_gives_the_same_vectors(folder, tmp_path):
+    clip = babelclip.load(shutil.copytree(folder, tmp_path / "copy"))
+    again = babelclip.load(clip.save(tmp_path / "saved"))
+    assert (again.space, again.name, again.logit_scale, again.logit_bias) == (
+        clip.space, clip.name, clip.logit_scale, clip.logit_bias,
+    )  # fmt: skip
+    if clip.text is not None:
+        texts = ["två hundar", "A Photo of a dog!", "", "狗" * 40]
+        np.testing.assert_array_equal(again.encode_text(texts, normalize=False), clip.encode_text(texts, False))
+    if clip.image is not None:
+        picture = draw_shape("red", "circle", size=57)
+        np.testing.assert_array_equal(again.encode_image(picture, False), clip.encode_image(picture, False))
+
+
+def test_an_unknown_folder_gets_a_space_of_its_own_whichever_tower_is_loaded(tmp_path):
+    spaces = {babelclip.load(BOTH, towers).space for towers in ("both", "text", "image")}
+    assert len(spaces) == 1
+    assert spaces.pop().startswith("unknown/")
+    assert babelclip.load(TEXT).space != babelclip.load(BOTH).space
+
+
+def test_a_fingerprint_follows_the_weights_and_nothing_else(tmp_path):
+    copy = shutil.copytree(BOTH, tmp_path / "other name")
+    assert fingerprint(copy) == fingerprint(BOTH)
+    (copy / "README.md").write_text("words")
+    assert fingerprint(copy) == fingerprint(BOTH)
+    weights = next(path for path in copy.iterdir() if path.suffix in (".bin", ".safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    assert fingerprint(copy) != fingerprint(BOTH)
+
+
+def test_the_space_of_a_silent_folder_may_be_declared_but_not_contradicted(tmp_path):
+    assert babelclip.load(TEXT, space="my/space").space == "my/space"
+    own = make_clip().save(tmp_path / "own")
+    assert babelclip.load(own, space="test/tiny").space == "test/tiny"
+    with pytest.raises(SpaceMismatchError, match=r"'my/space' against 'test/tiny'"):
+        babelclip.load(own, space="my/space")
+
+
+def test_a_folder_named_after_a_published_model_of_its_size_takes_its_card(published, tmp_path):
+    clip = babelclip.load(shutil.copytree(TEXT, tmp_path / "lab" / "text"))
+    assert (clip.name, clip.space, clip.languages) == ("lab/text", "test/tiny", published[0].languages)
+    assert clip.text is not None and clip.image is None
+    wrong_size = babelclip.load(shutil.copytree(BOTH, tmp_path / "other" / "text"))
+    assert wrong_size.space.startswith("unknown/") and wrong_size.name == "text"
+
+
+def test_real_cards_identify_copies_by_name_layout_and_dimensions():
+    hints = ["/data/models/XLM-Roberta-Large-Vit-B-32"]
+    card = registry.identify(hints, layout="mclip", embed_dim=512)
+    assert card is not None and card.space == "openai/ViT-B-32"
+    assert registry.identify(hints, layout="mclip", embed_dim=640) is None
+    assert registry.identify(hints, layout="altclip", embed_dim=512) is None
+
+
+def test_a_text_tower_by_name_comes_with_its_published_picture_tower(published, hub, tmp_path):  # noqa: F811
+    pictures = make_clip().save(tmp_path / "pictures")
+    hub.push("lab/text", as_files(TEXT))
+    hub.push("lab/pictures", as_files(pictures))
+    clip = babelclip.load("lab/text", progress=False)
+    assert clip.name == "lab/text" and clip.space == "test/tiny" and clip.logit_scale == pytest.approx(10.0)
+    assert len(clip.revision) == 40
+    np.testing.assert_array_equal(clip.encode_text("två"), babelclip.load(TEXT).encode_text("två"))
+    picture = draw_shape("red", "circle")
+    np.testing.assert_array_equal(clip.encode_image(picture), babelclip.load(pictures).encode_image(picture))
+    assert "text_encoder.safetensors" not in hub.fetched()
+
+
+@pytest.mark.parametrize(
+    ("towers", "fetched", "absent"),
+    [("text", "config.json", "image_encoder.safetensors"), ("image", "image_encoder.safetensors", "tokenizer.json")],
+)
+def test_one_tower_of_a_pair_by_name_fetches_that_tower_only(published, hub, tmp_path, towers, fetched, absent):  # noqa: F811
+    hub.push("lab/text", as_files(TEXT))
+    hub.push("lab/pictures", as_files(make_clip().save(tmp_path / "pictures")))
+    clip = babelclip.load("lab/text", towers, progress=False)
+    assert (clip.text is None) == (towers == "image") and (clip.image is None) == (towers == "text")
+    assert fetched in hub.fetched() and absent not in hub.fetched()
+
+
+def test_towers_join_within_a_space_and_nowhere_else(published, tmp_path):
+    picture_tower = babelclip.load(make_clip().save(tmp_path / "own"), "image")
+    text_tower = babelclip.load(TEXT, space="test/tiny")
+    joined = babelclip.pair(text_tower, picture_tower)
+    assert joined.text is text_tower.text and joined.image is picture_tower.image
+    assert joined.logit_scale == pytest.approx(10.0)
+    elsewhere = babelclip.load(make_clip().save(tmp_path / "own"), "image")
+    elsewhere.space = "test/other"
+    with pytest.raises(SpaceMismatchError, match=r"'test/other' against 'test/tiny'.*of test/tiny: lab/pictures"):
+        babelclip.pair(text_tower, elsewhere)
+    with pytest.raises(BabelclipError, match="without its picture tower"):
+        babelclip.pair(text_tower, text_tower)
+
+
+@pytest.mark.parametrize("name", ["XLM-Roberta-Large-Vit-B32", "no such thing", "./nowhere", "a/b/c", "../up/x", ""])
+def test_what_is_neither_folder_nor_model_is_refused_with_names_that_are_close(name):
+    with pytest.raises(BabelclipError, match="is no folder"):
+        babelclip.load(name)
+
+
+def test_a_model_that_needs_remote_code_says_so():
+    with pytest.raises(BabelclipError, match=r"jinaai/jina-clip-v2 cannot be loaded"):
+        babelclip.load("jinaai/jina-clip-v2")
+
+
+def test_logits_and_probabilities_follow_the_kind_of_space(tiny_clip):
+    texts, pictures = tiny_clip.encode_text(["a", "b", "c"]), tiny_clip.encode_image([draw_shape("red", "circle")] * 2)
+    logits = tiny_clip.logits(3 * texts, pictures)
+    np.testing.assert_allclose(logits, 10 * texts @ pictures.T, rtol=1e-5)
+    np.testing.assert_allclose(tiny_clip.probabilities(texts, pictures).sum(axis=0), 1, rtol=1e-5)
+    tiny_clip.logit_bias = -3.0
+    expected = 1 / (1 + np.exp(3 - 10 * texts @ pictures.T))
+    np.testing.assert_allclose(tiny_clip.probabilities(texts, pictures), expected, rtol=1e-5)
+    tiny_clip.logit_scale = None
+    with pytest.raises(BabelclipError, match="has no logit scale"):
+        tiny_clip.logits(texts, pictures)
+
+
+def test_a_language_that_the_model_was_not_trained_on_brings_a_warning_once_a_call(tiny_clip):
+    with pytest.warns(UndeclaredLanguageWarning, match=r"tiny was not trained on ta; .*en, sv"):
+        tiny_clip.encode_text(["இரண்டு நாய்கள்"] * 3, lang="ta")
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny_clip.encode_text(["två", "two"], lang=["sv", "en"])
+        tiny_clip.languages = ()
+        tiny_clip.encode_text("två", lang="ta")
+    with pytest.raises(BabelclipError, match="2 languages were given for 1 texts"):
+        tiny_clip.encode_text("två", lang=["sv", "en"])
