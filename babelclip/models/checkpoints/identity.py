@@ -98,5 +98,5 @@ def _refuse_headless(hints: list[str], layout: str, folder: Path) -> None:
         if card is not None and card.layout == "mclip_legacy":
             raise BabelclipError(
                 f"{folder} holds the transformer of {card.name} without its linear head, which was published apart "
-                'from it, as a file "... Linear Weights.pkl". Put that file into a copy of the folder and load the copy.'
+                'from it, as a file "... Linear Weights.pkl". Put that file into a copy of the folder and load it.'
             )

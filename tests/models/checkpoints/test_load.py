@@ -104,15 +104,18 @@ def test_the_space_of_a_silent_folder_may_be_declared_but_not_contradicted(tmp_p
 def test_a_folder_named_after_a_published_model_of_its_size_takes_its_card(published, tmp_path):
     clip = babelclip.load(shutil.copytree(TEXT, tmp_path / "lab" / "text"))
     assert (clip.name, clip.space, clip.languages) == ("lab/text", "test/tiny", published[0].languages)
-    assert clip.text is not None and clip.image is None
+    assert clip.text is not None
+    assert clip.image is None
     wrong_size = babelclip.load(shutil.copytree(BOTH, tmp_path / "other" / "text"))
-    assert wrong_size.space.startswith("unknown/") and wrong_size.name == "text"
+    assert wrong_size.space.startswith("unknown/")
+    assert wrong_size.name == "text"
 
 
 def test_real_cards_identify_copies_by_name_layout_and_dimensions():
     hints = ["/data/models/XLM-Roberta-Large-Vit-B-32"]
     card = registry.identify(hints, layout="mclip", embed_dim=512)
-    assert card is not None and card.space == "openai/ViT-B-32"
+    assert card is not None
+    assert card.space == "openai/ViT-B-32"
     assert registry.identify(hints, layout="mclip", embed_dim=640) is None
     assert registry.identify(hints, layout="altclip", embed_dim=512) is None
 
@@ -122,7 +125,9 @@ def test_a_text_tower_by_name_comes_with_its_published_picture_tower(published, 
     hub.push("lab/text", as_files(TEXT))
     hub.push("lab/pictures", as_files(pictures))
     clip = babelclip.load("lab/text", progress=False)
-    assert clip.name == "lab/text" and clip.space == "test/tiny" and clip.logit_scale == pytest.approx(10.0)
+    assert clip.name == "lab/text"
+    assert clip.space == "test/tiny"
+    assert clip.logit_scale == pytest.approx(10.0)
     assert len(clip.revision) == 40
     np.testing.assert_array_equal(clip.encode_text("två"), babelclip.load(TEXT).encode_text("två"))
     picture = draw_shape("red", "circle")
@@ -138,15 +143,18 @@ def test_one_tower_of_a_pair_by_name_fetches_that_tower_only(published, hub, tmp
     hub.push("lab/text", as_files(TEXT))
     hub.push("lab/pictures", as_files(make_clip().save(tmp_path / "pictures")))
     clip = babelclip.load("lab/text", towers, progress=False)
-    assert (clip.text is None) == (towers == "image") and (clip.image is None) == (towers == "text")
-    assert fetched in hub.fetched() and absent not in hub.fetched()
+    assert (clip.text is None) == (towers == "image")
+    assert (clip.image is None) == (towers == "text")
+    assert fetched in hub.fetched()
+    assert absent not in hub.fetched()
 
 
 def test_towers_join_within_a_space_and_nowhere_else(published, tmp_path):
     picture_tower = babelclip.load(make_clip().save(tmp_path / "own"), "image")
     text_tower = babelclip.load(TEXT, space="test/tiny")
     joined = babelclip.pair(text_tower, picture_tower)
-    assert joined.text is text_tower.text and joined.image is picture_tower.image
+    assert joined.text is text_tower.text
+    assert joined.image is picture_tower.image
     assert joined.logit_scale == pytest.approx(10.0)
     elsewhere = babelclip.load(make_clip().save(tmp_path / "own"), "image")
     elsewhere.space = "test/other"
