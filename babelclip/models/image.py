@@ -15,6 +15,7 @@ from torch import nn
 
 from babelclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 from babelclip.models.head import LayerSpec, backbone_width, build_head
+from babelclip.models.naflex import NaflexTower
 from babelclip.models.preprocess import Picture, PictureError, Preprocess, open_picture
 from babelclip.models.text import bare, inference, normalize_rows, parsed_backbone
 from babelclip.progress import progress_bar
@@ -35,7 +36,7 @@ class ImageEncoder(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module, *, head: list[LayerSpec], preprocess: Preprocess) -> None:
-        """Takes a backbone that maps (N, 3, height, width) to pooled features (N, H).
+        """Takes a backbone that maps what `preprocess` gives, (N, 3, height, width), to pooled features (N, H).
 
         Args:
             backbone: `EfficientNetLite`, or a transformers vision class with `pooler_output`.
@@ -163,8 +164,8 @@ def build_image_backbone(config: dict[str, Any]) -> nn.Module:
         settings["layers"] = tuple(settings["layers"])
         return ClipResNet(ClipResNetConfig(**settings))
     parsed, model_class = parsed_backbone(config)
-    backbone: nn.Module = model_class._from_config(parsed)
-    return bare(backbone)
+    backbone = bare(model_class._from_config(parsed))
+    return NaflexTower(backbone) if model_type == "siglip2_vision_model" else backbone
 
 
 def _as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:

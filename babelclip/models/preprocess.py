@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from babelclip.errors import BabelclipError, did_you_mean
+from babelclip.models.patches import as_patches, fitting_size
 
 Picture = str | Path | Image.Image | np.ndarray
 
@@ -26,7 +27,7 @@ _RESAMPLING = {
 
 
 _CHOICES: dict[str, Collection[str]] = {
-    "fit": ("crop", "pad", "squash", "longest"),
+    "fit": ("crop", "pad", "squash", "longest", "patches"),
     "interpolation": _RESAMPLING,
     "convert": ("before", "after"),
     "alpha": ("background", "drop"),
@@ -56,13 +57,15 @@ class Preprocess:
         background: the colour under transparency, and of the borders of `fit="pad"`.
         fit: "crop" resizes the shorter side to `resize` (CLIP); "pad" does so with the picture made square by borders,
             so nothing of it is lost; "squash" makes both sides `resize` and gives up the proportions (SigLIP);
-            "longest" resizes the longer side and fills the square with `fill_color` (open_clip).
+            "longest" resizes the longer side and fills the square with `fill_color` (open_clip); "patches" keeps the
+            proportions and gives up the square (SigLIP 2 NaFlex, see `patches.py`).
         convert: "before" resizing the picture becomes RGB, or "after" the cut: a palette is then resized by nearest
             neighbour, and transparency is weighed in.
         alpha: transparent pictures are laid on the "background", or their transparency is dropped ("drop").
         long_side: with `fit="crop"`, the longer side is cut off ("floor") or rounded ("round").
         crop_offset: a half pixel at the cut goes to the even side ("round") or is cut off ("floor").
         fill_color: value of every band in the borders of `fit="longest"`.
+        most_patches: with `fit="patches"`, a picture is resized to at most so many squares of `crop` pixels.
     """
 
     resize: int = 224
@@ -77,6 +80,7 @@ class Preprocess:
     long_side: str = "round"
     crop_offset: str = "round"
     fill_color: int = 0
+    most_patches: int = 256
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -88,20 +92,21 @@ class Preprocess:
             raise BabelclipError(
                 f"Mean {self.mean} and std {self.std} cannot be applied. Give three numbers each, and no std of 0."
             )
-        if self.resize < 1 or self.crop < 1:
+        if self.resize < 1 or self.crop < 1 or self.most_patches < 1:
             raise BabelclipError(
-                f"A picture of {self.resize} pixels cut to {self.crop} is empty. Give resize and crop of at least 1."
+                f"A picture of {self.resize} pixels cut to {self.crop}, or of {self.most_patches} patches, is empty. "
+                "Give resize, crop and most_patches of at least 1."
             )
 
     def __call__(self, picture: Image.Image) -> np.ndarray:
-        """Returns the pixels (3, crop, crop) float32 of a picture in any mode.
+        """Returns the pixels (3, crop, crop) float32 of a picture in any mode; `fit="patches"` gives packed patches.
 
         Raises:
             PictureError: it is so narrow that its long side, resized, would not fit the memory.
         """
         if self.convert == "before":
             picture = self._rgb(picture)
-        picture = self._cut_middle(self._resized(picture))
+        picture = self._resized(picture) if self.fit == "patches" else self._cut_middle(self._resized(picture))
         if self.convert == "after":
             picture = self._rgb(picture)
         # One plane a channel before the arithmetic, and in place: six times as fast as the other way round.
@@ -109,7 +114,7 @@ class Preprocess:
         pixels /= np.float32(255)
         pixels -= np.asarray(self.mean, np.float32)[:, None, None]
         pixels /= np.asarray(self.std, np.float32)[:, None, None]
-        return pixels
+        return as_patches(pixels, patch=self.crop, most=self.most_patches) if self.fit == "patches" else pixels
 
     def _rgb(self, picture: Image.Image) -> Image.Image:
         if self.alpha == "background":
@@ -132,6 +137,8 @@ class Preprocess:
         """Returns the width and height after resizing. The order of the operations is the origin's: it rounds."""
         if self.fit == "squash":
             return self.resize, self.resize
+        if self.fit == "patches":
+            return fitting_size(width, height, patch=self.crop, most=self.most_patches)
         if self.fit == "longest":
             ratio = max(width / self.resize, height / self.resize)
             return max(round(width / ratio), 1), max(round(height / ratio), 1)

@@ -2,8 +2,9 @@
 
 See `two_tower` for the files. Text: a transformer that sees every position, padding too -> last position -> a linear
 layer; both are the backbone's own pooler. Image: vision transformer -> attention pooling. There is no projection
-beside these. Pictures are squashed to a square; with `model_type` "siglip2" (NaFlex) they keep their shape and become
-patches, see `naflex`. A score is `cosine * logit_scale + logit_bias`, then a sigmoid.
+beside these. Pictures are squashed to a square; with `model_type` "siglip2" (NaFlex) they keep their proportions and
+become at most `max_num_patches` (256) patches, see `patches`. A score is `cosine * logit_scale + logit_bias`, then a
+sigmoid.
 
 Texts are padded to the position table (64) and the padding is attended: with less the vectors are wrong, not merely
 rounded. What is done to texts first is told by the tokenizer, for two families share a `model_type`:
@@ -19,6 +20,7 @@ rounded. What is done to texts first is told by the tokenizer, for two families 
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,13 @@ from babelclip.errors import BabelclipError
 from babelclip.files import read_json
 from babelclip.models.checkpoints import two_tower
 from babelclip.models.checkpoints.build import text_tower
+from babelclip.models.checkpoints.preprocess_files import preprocess_from_hf
 from babelclip.models.checkpoints.tensors import Tensors, open_tensors
 from babelclip.models.checkpoints.tokenizer_files import read_tokenizer
 from babelclip.models.checkpoints.two_tower import TwoTowers
 from babelclip.models.clip import Clip
 from babelclip.models.image import ImageEncoder
+from babelclip.models.preprocess import Preprocess
 from babelclip.models.text import TextEncoder
 
 NAME = "siglip"
@@ -39,6 +43,7 @@ _CONTEXT = 64
 _SENTENCEPIECE = "spiece.model"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _CLEANING = {"Siglip": "siglip", "Siglip2": "lowercase", "Gemma": "lowercase"}
+_NAFLEX_PROCESSOR = "Siglip2ImageProcessor"
 _SCALARS = ("logit_scale", "logit_bias")
 
 
@@ -101,12 +106,32 @@ def _image(folder: Path, config: TwoTowers, tensors: Tensors) -> ImageEncoder:
             f"{config.path} describes a SigLIP picture tower without its pooling head (vision_use_head), which gives "
             "no vector of the embedding space. Give the folder of the whole model."
         )
-    return two_tower.picture_tower(
-        folder,
-        backbone,
-        head=[],
-        weights=two_tower.image_weights(tensors, known=_SCALARS, alone=config.text is None),
+    naflex = backbone["model_type"] == "siglip2_vision_model"
+    weights = two_tower.image_weights(
+        tensors, known=_SCALARS, alone=config.text is None, inside="transformer." if naflex else ""
     )
+    prepared = _naflex_preprocess if naflex else preprocess_from_hf
+    return two_tower.picture_tower(folder, backbone, head=[], weights=weights, preprocess=prepared)
+
+
+def _naflex_preprocess(settings: dict[str, Any], *, default_size: int | None = None) -> Preprocess:
+    """Returns the preprocessing of transformers' `Siglip2ImageProcessor`; it has no fixed size."""
+    kind = str(settings.get("image_processor_type")).removesuffix("Fast").removesuffix("Pil")
+    if kind != _NAFLEX_PROCESSOR:
+        raise BabelclipError(
+            f"The image processor {settings.get('image_processor_type')!r} does not belong to SigLIP 2 NaFlex, whose "
+            f"processor is {_NAFLEX_PROCESSOR}. Copy preprocessor_config.json again from the model's origin."
+        )
+    patch, most = settings.get("patch_size", 16), settings.get("max_num_patches", 256)
+    if not all(isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in (patch, most)):
+        raise BabelclipError(
+            f"The preprocessing file says patch_size = {patch!r} and max_num_patches = {most!r}; both must be whole "
+            "numbers above 0. Copy it again from the model's origin."
+        )
+    # The rest of the file has SigLIP's keys and defaults, but for the filter.
+    shared = {"resample": 2, **settings, "image_processor_type": "SiglipImageProcessor", "size": patch}
+    fixed = preprocess_from_hf(shared, default_size=default_size)
+    return dataclasses.replace(fixed, fit="patches", most_patches=most)
 
 
 def _tokenizer_config(folder: Path) -> dict[str, Any]:

@@ -46,14 +46,6 @@ _IMAGE_KEYS = (*_ENCODER_KEYS, "num_channels", "image_size", "patch_size", "num_
 _POSITIONS = r"(?:.*\.)?position_ids"
 _TEXT_TENSORS = (r"text_model\..+", r"text_projection\..+")
 _IMAGE_TENSORS = (r"vision_model\..+", r"visual_projection\..+")
-_TEXT_RULES = (
-    Rule(r"text_model\.(?!.*position_ids)(.+)", r"backbone.\1"),
-    Rule(r"text_projection\.(weight|bias)", r"head.0.\1"),
-)
-_IMAGE_RULES = (
-    Rule(r"vision_model\.(?!.*position_ids)(.+)", r"backbone.\1"),
-    Rule(r"visual_projection\.(weight|bias)", r"head.0.\1"),
-)
 
 
 class TwoTowers(NamedTuple):
@@ -139,17 +131,25 @@ def text_weights(tensors: Tensors, *, known: Sequence[str] = (), alone: bool = F
     Raises:
         BabelclipError: a name belongs to neither tower.
     """
-    return convert(tensors, _rules(_TEXT_RULES, alone), known=(_POSITIONS, *_IMAGE_TENSORS, *known))
+    return convert(tensors, _rules("text_model", "text_projection", alone), known=(_POSITIONS, *_IMAGE_TENSORS, *known))
 
 
-def image_weights(tensors: Tensors, *, known: Sequence[str] = (), alone: bool = False) -> Weights:
-    """Returns the picture tower's tensors as `backbone.*` and `head.0.*`; see `text_weights`."""
-    return convert(tensors, _rules(_IMAGE_RULES, alone), known=(_POSITIONS, *_TEXT_TENSORS, *known))
+def image_weights(tensors: Tensors, *, known: Sequence[str] = (), alone: bool = False, inside: str = "") -> Weights:
+    """Returns the picture tower's tensors as `backbone.*` and `head.0.*`; see `text_weights`.
+
+    `inside` is put after `backbone.` where ours wraps the module of transformers, for example "transformer.".
+    """
+    rules = _rules("vision_model", "visual_projection", alone, inside)
+    return convert(tensors, rules, known=(_POSITIONS, *_TEXT_TENSORS, *known))
 
 
-def _rules(rules: Sequence[Rule], alone: bool) -> tuple[Rule, ...]:
-    inside = r"((?:embeddings|encoder|pre_layrnorm|post_layernorm|final_layer_norm|head)\.(?!position_ids).+)"
-    return (*rules, Rule(inside, r"backbone.\1")) if alone else tuple(rules)
+def _rules(tower: str, projection: str, alone: bool, inside: str = "") -> list[Rule]:
+    body = r"(?:embeddings|encoder|pre_layrnorm|post_layernorm|final_layer_norm|head)\."
+    rules = [
+        Rule(rf"{tower}\.(?!.*position_ids)(.+)", rf"backbone.{inside}\1"),
+        Rule(rf"{projection}\.(weight|bias)", r"head.0.\1"),
+    ]
+    return [*rules, Rule(rf"({body}(?!position_ids).+)", rf"backbone.{inside}\1")] if alone else rules
 
 
 def picture_tower(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints import reader_of
+from babelclip.models.checkpoints import native, reader_of
 from babelclip.models.checkpoints import siglip as reader
 from tests.golden.inputs import TEXTS, pictures
 from tests.models.checkpoints import folders
@@ -134,3 +134,42 @@ def test_a_tensor_that_is_missing_unexplained_or_misshapen_is_named_with_its_fil
     with pytest.raises(BabelclipError, match=named) as caught:
         reader.load(folder, "both")
     assert str(folder / "model.safetensors") in str(caught.value)
+
+
+def test_naflex_equals_the_original_and_keeps_proportions():
+    clip = reader.load(GOLDEN / "siglip2_naflex", "both")
+    right = folders.expected("siglip2_naflex")
+    assert max(folders.text_differences(clip, "siglip2_naflex").values()) < CLOSE
+    assert max(folders.image_differences(clip, "siglip2_naflex").values()) < CLOSE
+    assert np.abs(folders.logits_per_text(clip) - right["logits_per_text"]).max() < 1e-4
+
+
+def test_naflex_patches_and_grids_equal_the_original_bit_for_bit():
+    clip = reader.load(GOLDEN / "siglip2_naflex", "image")
+    assert clip.image is not None
+    right = folders.expected("siglip2_naflex")
+    packed = [clip.image.preprocess(picture) for picture in pictures()]
+    assert {one.shape for one in packed} == {(20, 8 * 8 * 3 + 2)}
+    crcs = [zlib.crc32(np.ascontiguousarray(one[:, :-2]).tobytes()) for one in packed]
+    assert crcs == right["pixels_crc"].tolist()
+    grids = [[one[:, -1].sum(), one[:, -2].sum()] for one in packed]
+    assert grids == right["spatial_shapes"].tolist()
+    assert len({tuple(grid) for grid in grids}) > 3
+
+
+def test_naflex_survives_saving(tmp_path: Path):
+    clip = reader.load(GOLDEN / "siglip2_naflex", "both")
+    clip.space = "test/naflex"
+    again = native.load(clip.save(tmp_path / "saved"), "both")
+    assert np.array_equal(again.encode_image(pictures(), False), clip.encode_image(pictures(), False))
+    assert np.array_equal(again.encode_text(TEXTS, False), clip.encode_text(TEXTS, False))
+    assert (again.logit_scale, again.logit_bias) == (clip.logit_scale, clip.logit_bias)
+
+
+def test_naflex_with_another_processor_is_refused(tmp_path: Path):
+    folder = folders.with_json(
+        "siglip2_naflex", tmp_path, "preprocessor_config.json",
+        lambda c: c.update(image_processor_type="CLIPImageProcessor"),
+    )  # fmt: skip
+    with pytest.raises(BabelclipError, match="does not belong to SigLIP 2 NaFlex"):
+        reader.load(folder, "image")
