@@ -82,7 +82,7 @@ def test_a_model_is_built_on_a_backbone_folder_as_the_original_constructor_does(
 
 
 def test_too_many_tokens_get_a_sentence_instead_of_an_index_error(model):
-    with pytest.raises(BabelclipError, match="at most 128.*truncates"):
+    with pytest.raises(BabelclipError, match=r"at most 128.*truncates"):
         model("dog " * 200, fast_tokenizer(XLMR))
 
 
