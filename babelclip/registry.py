@@ -65,10 +65,9 @@ def identify(hints: Sequence[str], *, layout: str, embed_dim: int) -> ModelCard 
     found = [
         card
         for card in cards()
-        if card.repo
-        and card.embed_dim == embed_dim
+        if card.embed_dim == embed_dim
         and _compatible(card.layout, layout)
-        and {card.repo.lower(), card.repo.rsplit("/", 1)[-1].lower()} & names
+        and names & {name.lower() for name in (card.repo, card.repo.rsplit("/", 1)[-1], *card.aliases)}
     ]
     whole = [card for card in found if card.repo.lower() in names]
     found = whole or found

@@ -165,14 +165,18 @@ def _read_toml(path: str) -> dict[str, Any]:
 
 def _read_family(path: str, content: dict[str, Any], scores: Mapping[str, list[Score]]) -> list[ModelCard]:
     """Returns the cards of one family file. A copy of other weights takes over their facts and their scores."""
-    if set(content) - {"family", "defaults", "model"} or not content.get("model"):
+    own_facts, shared = content.get("model"), content.get("defaults", {})
+    well_formed = (
+        isinstance(shared, dict) and isinstance(own_facts, list) and all(isinstance(m, dict) for m in own_facts)
+    )
+    if set(content) - {"family", "defaults", "model"} or not own_facts or not well_formed:
         raise BabelclipError(
-            f"{path} has the tables {', '.join(content) or 'none'}; a card file holds family, [defaults] and [[model]]."
+            f"{path} has {', '.join(content) or 'nothing'}; a card file holds family, [defaults] and [[model]]."
         )
-    defaults = {"family": content.get("family", ""), **content.get("defaults", {})}
+    defaults = {"family": content.get("family", ""), **shared}
     facts: dict[str, dict[str, Any]] = {}
     found = []
-    for own in content["model"]:
+    for own in own_facts:
         name, original = str(own.get("name", "")), own.get("same_weights")
         if original is not None and original not in facts:
             raise BabelclipError(f"{path}: {name}: same_weights = {original!r} names no earlier model of this file.")
@@ -260,8 +264,8 @@ def _read_scores(path: str) -> dict[str, list[Score]]:
     """
     with open(path, encoding="utf-8") as file:
         rows = [line.rstrip("\n").split("\t") for line in file if not line.startswith("#")]
-    if tuple(rows[0]) != _SCORE_COLUMNS:
-        raise BabelclipError(f"{path}: the columns are {rows[0]}, they must be {list(_SCORE_COLUMNS)}.")
+    if not rows or tuple(rows[0]) != _SCORE_COLUMNS:
+        raise BabelclipError(f"{path}: the columns are {rows[:1]}, they must be {list(_SCORE_COLUMNS)}.")
     scores: dict[str, list[Score]] = {}
     known = {MEAN, *languages.known()}
     for number, row in enumerate(rows[1:], 1):
