@@ -25,7 +25,7 @@ MERGES_FILE = "bpe_simple_vocab_16e6.txt.gz"
 _MERGES = 48894
 _END = "</w>"
 _START_OF_TEXT, _END_OF_TEXT = "<start_of_text>", "<end_of_text>"
-_WORDS = r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_WORDS = r"<start_of_text>|<end_of_text>|'[sſ]|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 Merges = list[tuple[str, str]]
 

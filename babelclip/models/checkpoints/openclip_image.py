@@ -23,6 +23,7 @@ from babelclip.models.checkpoints.openclip_native import (
     block_config,
     block_rules,
     check_keys,
+    check_layers,
     not_readable,
 )
 from babelclip.models.checkpoints.preprocess_files import preprocess_from_open_clip
@@ -142,9 +143,14 @@ def _resnet(
         read=("image_size", "head_width", "patch_size", *_TRAINING),
         only={"timm_model_name": (None, "")},
     )
+    if len(vision["layers"]) != 4:
+        raise not_readable(path, f"a ResNet with layers {vision['layers']}", "four stages")
+    layers = [int(blocks) for blocks in vision["layers"]]
+    for blocks in layers:
+        check_layers(blocks, path)
     backbone = {
         "model_type": "clip_resnet",
-        "layers": list(vision["layers"]),
+        "layers": layers,
         "width": int(vision.get("width", 64)),
         "image_size": preprocess.crop,
         "head_width": int(vision.get("head_width", 64)),

@@ -30,6 +30,8 @@ _PLAIN_BLOCKS: Mapping[str, Sequence[Any]] = {
     "ls_init_value": (None,), "block_type": (None, "default"), "qk_norm": (False,), "scaled_cosine_attn": (False,),
     "scale_heads": (False,), "scale_attn_inner": (False,), "scale_attn": (False,), "scale_fc": (False,),
 }  # fmt: skip
+# The deepest native tower of open_clip 3.3, ViT-e, has 56 blocks.
+_MOST_LAYERS = 512
 _BLOCK_KEYS = ("width", "layers", "mlp_ratio", "act_kwargs", "norm_kwargs", "output_tokens")
 
 
@@ -61,10 +63,11 @@ def block_config(config: Mapping[str, Any], quick_gelu: bool, path: Path, *, wid
         raise not_readable(path, f"act_kwargs = {activation}", 'none, or {"approximate": "tanh"} without quick_gelu')
     if set(norm) - {"eps"}:
         raise not_readable(path, f"norm_kwargs = {norm}", "eps alone")
-    width = int(config.get("width", width))
+    width, layers = int(config.get("width", width)), int(config.get("layers", 12))
+    check_layers(layers, path)
     return {
         "hidden_size": width,
-        "num_hidden_layers": int(config.get("layers", 12)),
+        "num_hidden_layers": layers,
         "intermediate_size": int(width * config.get("mlp_ratio", 4.0)),
         "hidden_act": "quick_gelu" if quick_gelu else "gelu_pytorch_tanh" if activation else "gelu",
         "layer_norm_eps": norm.get("eps", 1e-5),
@@ -97,6 +100,12 @@ def check_keys(
         if key in fixed and value not in fixed[key]:
             allowed = " or ".join(repr(option) for option in fixed[key])
             raise not_readable(path, f"{part}.{key} = {value!r}", allowed)
+
+
+def check_layers(layers: int, path: Path) -> None:
+    """Raises BabelclipError for more blocks than any tower has: a damaged file must not build for hours."""
+    if not 0 < layers <= _MOST_LAYERS:
+        raise not_readable(path, f"a tower of {layers} layers", f"1 to {_MOST_LAYERS}")
 
 
 def not_readable(path: Path, given: str, readable: str) -> BabelclipError:
