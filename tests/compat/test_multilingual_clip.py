@@ -44,6 +44,17 @@ def test_forward_gives_the_originals_vectors(model):
     np.testing.assert_allclose(features.detach().numpy(), expected["text"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["mclip_bert", "mclip_distilbert"])
+def test_a_tokenizer_of_transformers_serves_with_and_without_token_types(name):
+    from transformers import BertTokenizer
+
+    folder = GOLDEN / name
+    model = pt_multilingual_clip.MultilingualCLIP.from_pretrained(folder)
+    tokenizer = BertTokenizer.from_pretrained(folder, do_lower_case=False)
+    features = model(TEXTS, tokenizer)
+    np.testing.assert_allclose(features.detach().numpy(), np.load(folder / "expected.npz")["text"], rtol=0, atol=1e-5)
+
+
 def test_one_string_is_a_batch_of_one_and_calling_is_forward(model):
     features = model(TEXTS[0], fast_tokenizer(XLMR))
     np.testing.assert_allclose(

@@ -83,7 +83,14 @@ def heads(folder: Path) -> list[Path]:
     if pickles:
         return pickles
     others = sorted(path for path in folder.glob("*" + legacy_pickle.CONVERTED) if _may_be_head(path.name))
-    return [path for path in others if set(open_tensors(path)) == {"weight", "bias"}]
+    return [path for path in others if _is_head(path)]
+
+
+def _is_head(path: Path) -> bool:
+    try:
+        return set(open_tensors(path)) == {"weight", "bias"}
+    except BabelclipError:  # a damaged file of another kind does not concern this model
+        return False
 
 
 def _may_be_head(name: str) -> bool:

@@ -8,6 +8,7 @@ may name a published backbone, whose sizes are shipped in `backbones/*.json` (fa
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -177,6 +178,13 @@ def body_tower(
     Raises:
         BabelclipError: the tokenizer is missing or damaged, or config and weights do not fit.
     """
+    layers = config.get("n_layers", config.get("num_hidden_layers", 0))
+    if layers > len(weights):
+        # Millions of layers take hours to build before the first of them turns out to be missing.
+        raise BabelclipError(
+            f"{folder / 'config.json'} asks for {layers} layers; {weights.path} holds {len(weights)} tensors in all. "
+            "Weights and config must come from one model: copy the folder again from its origin."
+        )
     tokenizer = read_tokenizer(
         folder,
         max_length=min(max_length, room(config)),
@@ -203,7 +211,7 @@ def named_backbone(name: str, folder: Path) -> dict[str, Any]:
         BabelclipError: the name is neither shipped nor a folder with a config.json of a known type.
     """
     path = folder / name / "config.json"
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, it takes any string for a name
         return body_config(read_config(path), path)
     known = published_backbones()
     if name not in known:

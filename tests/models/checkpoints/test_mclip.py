@@ -141,6 +141,21 @@ def test_sizes_of_wrong_types_are_named(tmp_path, value):
         mclip.load(folder, "text")
 
 
+def test_a_config_of_a_billion_layers_is_refused_at_once(tmp_path):
+    folder = copy_of("mclip_inline", tmp_path)
+    change_json(folder / "config.json", num_hidden_layers=10**9)
+    with pytest.raises(BabelclipError, match="1000000000 layers"):
+        mclip.load(folder, "text")
+
+
+@pytest.mark.parametrize("changes", [{"hidden_act": "os.system"}, {"hidden_dropout_prob": 7}, {"layer_norm_eps": "x"}])
+def test_values_that_no_model_has_are_errors_of_the_config(tmp_path, changes):
+    folder = copy_of("mclip_inline", tmp_path)
+    change_json(folder / "config.json", **changes)
+    with pytest.raises(BabelclipError):
+        mclip.load(folder, "text")
+
+
 def test_heads_that_do_not_divide_the_width_are_an_error_of_the_config(tmp_path):
     folder = copy_of("mclip_inline", tmp_path)
     change_json(folder / "config.json", num_attention_heads=5)
