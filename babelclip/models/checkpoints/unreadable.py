@@ -89,8 +89,6 @@ def _by_config(folder: Path) -> str:
 
 def _by_files(folder: Path, names: list[str]) -> str:
     """Returns the reason that the names of the files give, or an empty string."""
-    if not names:
-        return "is empty. Copy the model's files there, or give the name of a published model."
     foreign = next((form for name in names for suffix, form in _FOREIGN.items() if name.endswith(suffix)), None)
     weights = [name for name in names if name.endswith(_WEIGHTS)]
     if foreign is not None and not weights:

@@ -57,8 +57,8 @@ def test_the_message_says_what_is_there_and_what_to_do(
     assert [part for part in parts if part not in message] == []
 
 
-def test_an_empty_folder_is_called_empty(tmp_path: Path):
-    assert "is empty" in explain_unreadable(tmp_path)
+def test_an_empty_folder_holds_nothing(tmp_path: Path):
+    assert "it holds nothing" in explain_unreadable(tmp_path)
 
 
 def test_a_model_in_a_folder_inside_is_pointed_at(tmp_path: Path):
