@@ -9,7 +9,8 @@ babelclip: transformers' XLMRobertaModel, masked mean, Linear; and open_clip's f
 
 Peak memory is what the process has held at most (VmHWM) since its start: imports included, and the pages of mapped
 files that it touched. babelclip maps weights, so they are read when they are used: a second figure is the peak after
-every weight was read once. The bar, on the first: loading the M-CLIP text tower peaks at 1.15 times its weights or less.
+every weight was read once. The bar, for the M-CLIP text tower: the load peaks at 1.15 times its weights or less with
+imports, and so does the second figure without them.
 """
 
 from __future__ import annotations
@@ -391,7 +392,7 @@ def show(rows: list[dict]) -> None:
         "all read",
         "/ weights",
         "load s",
-        "max difference",
+        "difference",
     ):
         table.add_column(name, justify="left" if name in words else "right")
     for row in rows:
@@ -402,7 +403,7 @@ def show(rows: list[dict]) -> None:
             mega["peak_all_read"], f"{row['all_read_per_weights']:.2f}",
             f"{row['seconds']:.2f}", f"{row['max_abs']:.1e}",
         )  # fmt: skip
-    Console(stderr=True, width=130).print(table)
+    Console(stderr=True, width=150).print(table)
 
 
 def main() -> int:
@@ -436,7 +437,10 @@ def main() -> int:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {name: version(name) for name in ("torch", "transformers", "safetensors", "tokenizers", "numpy")},
         "bar": BAR,
-        "holds": rows[0]["peak_per_weights"] <= BAR and all(row["max_abs"] <= 1e-5 for row in rows),
+        "holds": all(row["max_abs"] <= 1e-5 for row in rows)
+        and all(
+            row["peak_per_weights"] <= BAR and row["all_read_without_imports_per_weights"] <= BAR for row in rows[:2]
+        ),
         "rows": rows,
         "seconds": round(time.time() - start, 1),
     }

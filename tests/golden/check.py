@@ -81,7 +81,7 @@ def regenerated(fresh: Path) -> list[dict]:
                 elif not exact:
                     difference = np.abs(new[name].astype(np.float64) - old[name]).max()
                     rows.append({"case": path.parent.name, "array": name, "max_abs": float(difference)})
-    for path in [*sorted(fresh.glob("*/expected.json")), *sorted(fresh.glob("preprocess*.json"))]:
+    for path in [*sorted(fresh.glob("*/expected.json")), *sorted(fresh.glob("*.json"))]:
         new, old = (json.loads(p.read_text(encoding="utf-8")) for p in (path, GOLDEN / path.relative_to(fresh)))
         if isinstance(new, dict):
             new.pop("versions", None), old.pop("versions", None)

@@ -18,6 +18,8 @@ import numpy as np
 from tests.golden.inputs import TEXTS
 from tests.golden.make.common import GOLDEN
 
+ENVIRONMENT = "current"
+
 CHOSEN = [
     "ＡＢＣ　１２３！",
     "ｱｲｳｴｵ ｶﾞｷﾞ ﾊﾟ",

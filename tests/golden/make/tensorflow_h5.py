@@ -24,6 +24,8 @@ import transformers
 from tests.golden.inputs import TEXTS
 from tests.golden.make.common import out_folder, save_expected, save_xlmr_tokenizer
 
+ENVIRONMENT = "tensorflow"
+
 SIZES = {
     "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 64,
     "max_position_embeddings": 40, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
