@@ -69,6 +69,6 @@ if __name__ == "__main__":
     )  # fmt: skip
     write(
         "contrastive_tension_roberta", "RobertaModel",
-        RobertaConfig(**sizes, max_position_embeddings=POSITIONS, type_vocab_size=1, layer_norm_eps=1e-5),
+        RobertaConfig(**sizes, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5),
         save_byte_pairs, 10, "model.safetensors; vocab.json and merges.txt",
     )  # fmt: skip
