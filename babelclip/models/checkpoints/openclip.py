@@ -21,6 +21,7 @@ from babelclip.models.checkpoints.build import read_config
 from babelclip.models.checkpoints.openclip_bpe import MERGES_FILE
 from babelclip.models.checkpoints.openclip_image import read_image
 from babelclip.models.checkpoints.openclip_text import read_text
+from babelclip.models.checkpoints.openclip_tokenizer import SUBFOLDER
 from babelclip.models.checkpoints.tensors import INDEX, Tensors, open_tensors, weight_files
 from babelclip.models.clip import Clip
 
@@ -44,16 +45,22 @@ def wanted(names: list[str], towers: str) -> list[str]:
         tokenizer = tokenizer_files.wanted(names)
         # A text encoder's config: beside the weights, or in the sub-folder that `hf_model_name` names.
         configs = [name for name in names if name.count("/") <= 1 and name.split("/")[-1] == "config.json"]
-        chosen += [*configs, *tokenizer]
+        chosen += [*configs, *tokenizer, *(name for name in names if name.startswith(f"{SUBFOLDER}/"))]
         if not {tokenizer_files.FAST, "merges.txt"} & set(tokenizer):
             chosen.append(MERGES_FILE)
     return [name for name in chosen if name in names]
 
 
-def load(folder: Path, towers: str) -> Clip:
+def load(folder: Path, towers: str, *, tokenizer_folder: Path | None = None) -> Clip:
     """Returns the towers of an open_clip folder, on the CPU, in the stored dtypes; others are neither read nor built.
 
+    Args:
+        folder: the model's folder.
+        towers: "both", "text" or "image".
+        tokenizer_folder: where the tokenizer's files lie; None means the folder or its sub-folder `tokenizer`.
+
     Raises:
+        TokenizerNeededError: the folder's tokenizer is missing or another model's; `repository` has the right one.
         BabelclipError: a file is missing or damaged, no class here builds the tower, or config and tensors do not fit.
     """
     path = folder / CONFIG
@@ -66,7 +73,7 @@ def load(folder: Path, towers: str) -> Clip:
         tensors = open_tensors(folder / loose_weights(names)[0])
     else:
         tensors = open_tensors(folder, WEIGHTS)
-    return build(folder, model_cfg, preprocess_cfg, tensors, towers, path)
+    return build(folder, model_cfg, preprocess_cfg, tensors, towers, path, tokenizer_folder)
 
 
 def build(
@@ -76,6 +83,7 @@ def build(
     tensors: Tensors,
     towers: str,
     path: Path,
+    tokenizer_folder: Path | None = None,
 ) -> Clip:
     """Returns the towers that `model_cfg` describes, filled from `tensors`; `path` is what messages name as config.
 
@@ -85,7 +93,7 @@ def build(
     try:
         return Clip(
             space="",
-            text=read_text(folder, model_cfg, tensors, path) if towers != "image" else None,
+            text=read_text(folder, model_cfg, tensors, path, tokenizer_folder) if towers != "image" else None,
             image=read_image(model_cfg, preprocess_cfg, tensors, path) if towers != "text" else None,
             logit_scale=_scale(tensors),
             logit_bias=_scalar(tensors, "logit_bias"),

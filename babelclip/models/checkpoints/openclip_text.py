@@ -12,6 +12,7 @@ rows give the same vectors; SigLIP attends to it, so its rows are padded to the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ import torch
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.models.checkpoints.build import read_config, text_tower
 from babelclip.models.checkpoints.keymap import Rule, Weights, convert
-from babelclip.models.checkpoints.openclip_bpe import read_english
 from babelclip.models.checkpoints.openclip_native import (
     ALWAYS_LEFT_OUT,
     IMAGE_NAMES,
@@ -29,6 +29,7 @@ from babelclip.models.checkpoints.openclip_native import (
     check_keys,
     not_readable,
 )
+from babelclip.models.checkpoints.openclip_tokenizer import CONTEXT_LENGTH, read_clip_tokenizer, tokenizer_place
 from babelclip.models.checkpoints.tensors import Tensors
 from babelclip.models.checkpoints.text_body import (
     BERT_TYPES,
@@ -37,13 +38,10 @@ from babelclip.models.checkpoints.text_body import (
     room,
     with_sizes_of,
 )
-from babelclip.models.checkpoints.tokenizer_files import read_tokenizer
 from babelclip.models.text import TextEncoder
 from babelclip.models.tokenization import TextTokenizer
 
-CONTEXT_LENGTH = 77
 _KNOWN = (*ALWAYS_LEFT_OUT, *IMAGE_NAMES)
-_CLEANINGS = ("whitespace", "lower", "canonicalize")
 _NATIVE_RULES = (
     Rule(r"(?:text\.)?token_embedding\.weight", "backbone.embeddings.token_embedding.weight"),
     Rule(r"(?:text\.)?positional_embedding", "backbone.embeddings.position_embedding.weight"),
@@ -66,22 +64,26 @@ _HF_KEYS = ("hf_model_name", "hf_model_pretrained", "hf_proj_type", "hf_pooler_t
 _TOKENIZER_KEYS = ("context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_kwargs")
 
 
-def read_text(folder: Path, model_cfg: Mapping[str, Any], tensors: Tensors, path: Path) -> TextEncoder:
+def read_text(
+    folder: Path, model_cfg: Mapping[str, Any], tensors: Tensors, path: Path, tokenizer_folder: Path | None = None
+) -> TextEncoder:
     """Returns the text tower of an open_clip checkpoint.
 
     Args:
-        folder: holds the tokenizer's files, and maybe a backbone's config.
+        folder: holds the tokenizer's files (or its sub-folder `tokenizer`), and maybe a backbone's config.
         model_cfg: open_clip's description of the model.
         tensors: the checkpoint; names below `visual.` are not read.
         path: the config's file, for messages.
+        tokenizer_folder: where the tokenizer's files lie, if not there.
 
     Raises:
         BabelclipError: no class here builds the tower, the tokenizer's files are missing, or weights are missing, left
             over or of another shape.
     """
     text = model_cfg["text_cfg"]
+    source = _Source(folder, model_cfg, text, tensors, path, tokenizer_folder or tokenizer_place(folder))
     if text.get("hf_model_name"):
-        return _transformers(folder, model_cfg, text, tensors, path)
+        return _transformers(source)
     only: dict[str, tuple[Any, ...]] = {
         "embed_cls": (False,),
         "tokenizer_mode": (None, ""),
@@ -90,34 +92,49 @@ def read_text(folder: Path, model_cfg: Mapping[str, Any], tensors: Tensors, path
     check_keys(text, path, "text_cfg", read=(*_NATIVE_KEYS, *_HF_KEYS, *_TOKENIZER_KEYS), only=only)
     pool_type, masked = text.get("pool_type", "argmax"), not text.get("no_causal_mask", False)
     if pool_type == "last" and not masked:
-        return _siglip(folder, model_cfg, text, tensors, path)
+        return _siglip(source)
     if pool_type not in ("argmax", "eos") or not masked:
         raise not_readable(
             path,
             f"a text tower with pool_type {pool_type!r} {'with' if masked else 'without'} causal mask",
             '"argmax" or "eos" with the mask (CLIP, MetaCLIP 2), "last" without it (SigLIP)',
         )
-    return _clip(folder, model_cfg, text, tensors, path)
+    return _clip(source)
 
 
-def _native_config(
-    model_cfg: Mapping[str, Any], text: Mapping[str, Any], path: Path, model_type: str
-) -> dict[str, Any]:
-    return {
-        "model_type": model_type,
-        **block_config(text, bool(model_cfg.get("quick_gelu")), path, width=512),
-        "num_attention_heads": int(text.get("heads", 8)),
-        "vocab_size": int(text.get("vocab_size", 49408)),
-        "max_position_embeddings": int(text.get("context_length", CONTEXT_LENGTH)),
-    }
+@dataclass(frozen=True)
+class _Source:
+    """One checkpoint: the arguments of `read_text`, and `text_cfg`."""
+
+    folder: Path
+    model_cfg: Mapping[str, Any]
+    text: Mapping[str, Any]
+    tensors: Tensors
+    path: Path
+    tokenizer_folder: Path
+
+    @property
+    def embed_dim(self) -> int:
+        return int(self.model_cfg["embed_dim"])
+
+    def native_config(self, model_type: str) -> dict[str, Any]:
+        return {
+            "model_type": model_type,
+            **block_config(self.text, bool(self.model_cfg.get("quick_gelu")), self.path, width=512),
+            "num_attention_heads": int(self.text.get("heads", 8)),
+            "vocab_size": int(self.text.get("vocab_size", 49408)),
+            "max_position_embeddings": int(self.text.get("context_length", CONTEXT_LENGTH)),
+        }
+
+    def tokenizer(self, vocab_size: int, **settings: Any) -> TextTokenizer:
+        return read_clip_tokenizer(self.tokenizer_folder, self.text, self.path, vocab_size=vocab_size, **settings)
 
 
-def _clip(
-    folder: Path, model_cfg: Mapping[str, Any], text: Mapping[str, Any], tensors: Tensors, path: Path
-) -> TextEncoder:
+def _clip(source: _Source) -> TextEncoder:
+    text, path = source.text, source.path
     rules, head = list(_NATIVE_RULES), []
     if text.get("proj_type", "linear") == "linear":
-        head = [{"kind": "linear", "out": int(model_cfg["embed_dim"]), "bias": bool(text.get("proj_bias", False))}]
+        head = [{"kind": "linear", "out": source.embed_dim, "bias": bool(text.get("proj_bias", False))}]
         rules += [
             Rule(r"(?:text\.)?text_projection", "head.0.weight", "transpose"),
             Rule(r"(?:text\.)?text_projection\.(weight|bias)", r"head.0.\1"),
@@ -131,35 +148,31 @@ def _clip(
                 'pool_type "eos" with an eos_id, or "argmax" with the English tokenizer of CLIP',
             )
         eos_id = int(text.get("eos_id", 2))
-    tokenizer = _tokenizer(folder, text, path, eos_id=eos_id)
-    config = _native_config(model_cfg, text, path, "clip_text_model")
+    config = source.native_config("clip_text_model")
+    tokenizer = source.tokenizer(config["vocab_size"], eos_id=eos_id)
     return text_tower(
         {**config, "eos_token_id": tokenizer.eos_id, "bos_token_id": None},
         pooling="eos",
         head=head,
         tokenizer=tokenizer,
-        weights=convert(tensors, rules, known=_KNOWN),
+        weights=convert(source.tensors, rules, known=_KNOWN),
     )
 
 
-def _siglip(
-    folder: Path, model_cfg: Mapping[str, Any], text: Mapping[str, Any], tensors: Tensors, path: Path
-) -> TextEncoder:
-    embed_dim = int(model_cfg["embed_dim"])
+def _siglip(source: _Source) -> TextEncoder:
     rules = (
         *_NATIVE_RULES,
         Rule(r"(?:text\.)?text_projection", "backbone.head.weight", "transpose"),
         Rule(r"(?:text\.)?text_projection\.(weight|bias)", r"backbone.head.\1"),
     )
-    weights = convert(tensors, rules, known=_KNOWN)
-    config = _native_config(model_cfg, text, path, "siglip_text_model")
-    _complete_projection(weights, text, embed_dim, int(config["hidden_size"]), path)
-    length = int(text.get("context_length", CONTEXT_LENGTH))
+    weights = convert(source.tensors, rules, known=_KNOWN)
+    config = source.native_config("siglip_text_model")
+    _complete_projection(weights, source.text, source.embed_dim, config["hidden_size"], source.path)
     return text_tower(
-        {**config, "projection_size": embed_dim, "eos_token_id": None, "bos_token_id": None},
+        {**config, "projection_size": source.embed_dim, "eos_token_id": None, "bos_token_id": None},
         pooling="pooler",
         head=[],
-        tokenizer=_tokenizer(folder, text, path, pad_to=length),
+        tokenizer=source.tokenizer(config["vocab_size"], pad_to=config["max_position_embeddings"]),
         weights=weights,
     )
 
@@ -174,14 +187,13 @@ def _complete_projection(weights: Weights, text: Mapping[str, Any], embed_dim: i
         weights["backbone.head.bias"] = torch.zeros(embed_dim)
 
 
-def _transformers(
-    folder: Path, model_cfg: Mapping[str, Any], text: Mapping[str, Any], tensors: Tensors, path: Path
-) -> TextEncoder:
+def _transformers(source: _Source) -> TextEncoder:
+    text, path = source.text, source.path
     only: dict[str, tuple[Any, ...]] = {"tokenizer_mode": (None, "")}
     # The sizes of open_clip's own transformer count for nothing here.
     unused = (*_NATIVE_KEYS, "embed_cls", "proj_type")
     check_keys(text, path, "text_cfg", read=(*_HF_KEYS, *_TOKENIZER_KEYS, *unused), only=only)
-    config = _backbone(folder, str(text["hf_model_name"]), tensors, path)
+    config = _backbone(source.folder, str(text["hf_model_name"]), source.tensors, path)
     m2m = config["model_type"] == "m2m_100"
     pooler = str(text.get("hf_pooler_type", "mean_pooler"))
     if pooler not in _POOLERS:
@@ -195,17 +207,15 @@ def _transformers(
         Rule(r"text\.proj\.weight", "head.0.weight"),
         Rule(r"text\.proj\.([02])\.weight", r"head.\1.weight"),
     )
-    weights = convert(tensors, rules, known=(*_KNOWN, *(body + name for name in left_out)))
+    weights = convert(source.tensors, rules, known=(*_KNOWN, *(body + name for name in left_out)))
     width = int(config["d_model" if m2m else "hidden_size"])
     context = int(text.get("context_length", CONTEXT_LENGTH))
     return text_tower(
         config,
         pooling=pooling,
-        head=_projection(text.get("hf_proj_type", "mlp"), width, int(model_cfg["embed_dim"]), path),
-        tokenizer=_tokenizer(
-            folder,
-            text,
-            path,
+        head=_projection(text.get("hf_proj_type", "mlp"), width, source.embed_dim, path),
+        tokenizer=source.tokenizer(
+            int(config.get("vocab_size", 0)),
             max_length=context if m2m else min(context, room(config)),
             language=_NLLB_LANGUAGE if m2m else None,
             pad_id=int(config.get("pad_token_id", 1)),
@@ -263,31 +273,3 @@ def _with_m2m_sizes(config: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
         config.update(zip(keys, shape, strict=False))
     layers = {name.split(".")[3] for name in tensors if name.startswith(f"{body}layers.")}
     return {**config, "encoder_layers": len(layers), "num_hidden_layers": len(layers)}
-
-
-def _tokenizer(
-    folder: Path,
-    text: Mapping[str, Any],
-    path: Path,
-    *,
-    max_length: int | None = None,
-    eos_id: int | None = None,
-    pad_to: int | None = None,
-    language: str | None = None,
-    pad_id: int | None = None,
-) -> TextTokenizer:
-    """Returns the tokenizer as `open_clip.get_tokenizer` sets it up for this config."""
-    settings = dict(text.get("tokenizer_kwargs") or {})
-    named = bool(text.get("hf_tokenizer_name"))
-    cleaning = settings.pop("clean", "whitespace" if named else "lower")
-    settings = {key: value for key, value in settings.items() if value not in (None, False, "")}
-    if settings:
-        raise not_readable(path, f"tokenizer_kwargs = {settings}", '"clean" alone')
-    if cleaning not in _CLEANINGS:
-        raise BabelclipError(f"{path}: cleaning {cleaning!r} is not known. {did_you_mean(str(cleaning), _CLEANINGS)}")
-    length = int(max_length or text.get("context_length", CONTEXT_LENGTH))
-    if not named:
-        return read_english(folder, max_length=length, cleaning=cleaning, vocab_size=int(text.get("vocab_size", 49408)))
-    return read_tokenizer(
-        folder, max_length=length, cleaning=cleaning, eos_id=eos_id, pad_to=pad_to, language=language, pad_id=pad_id
-    )

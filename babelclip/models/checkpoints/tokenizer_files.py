@@ -9,12 +9,15 @@ from tokenizers import Tokenizer, processors
 
 from babelclip.errors import BabelclipError, require
 from babelclip.files import read_json
+from babelclip.models.checkpoints.sentencepiece_file import siglip_tokenizer, xlmr_tokenizer
 from babelclip.models.tokenization import TextTokenizer
 
 FAST = "tokenizer.json"
 SENTENCEPIECE = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
 VOCABULARIES = ("vocab.txt", "vocab.json", *SENTENCEPIECE)
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+# Models with XLM-R's tokenizer; old folders of theirs do not name it.
+_XLMR_TYPES = ("xlm-roberta", "M-CLIP", "altclip", "metaclip_2")
 # A tokenizer_config.json without a limit says 10^30 tokens.
 _NO_LIMIT = 1_000_000
 
@@ -45,14 +48,20 @@ def read_tokenizer(
 
     Raises:
         BabelclipError: there is no tokenizer, or it is damaged.
-        MissingExtraError: a sentencepiece model without tokenizer.json, and sentencepiece is not installed.
+        MissingExtraError: a sentencepiece model of another family than XLM-R's and SigLIP's without tokenizer.json, and
+            sentencepiece is not installed.
     """
     tokenizer = _fast(folder / FAST) if (folder / FAST).is_file() else _converted(folder, model_type)
     if language is not None:
         # NLLB's files of 2022 put the language behind the text. `TextTokenizer` sets the first token of every text.
-        end = "</s>"
+        end, end_id = "</s>", tokenizer.token_to_id("</s>")
+        if end_id is None:
+            raise BabelclipError(
+                f"{folder} has a tokenizer without the token {end}, so it is none of NLLB's, which the text tower "
+                "needs. Copy tokenizer.json of the model's text encoder there."
+            )
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{end} $A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+            single=f"{end} $A {end}", special_tokens=[(end, end_id)]
         )
     limit = _setting(folder, "model_max_length")
     if isinstance(limit, (int, float)) and 0 < limit < _NO_LIMIT:
@@ -89,6 +98,9 @@ def _converted(folder: Path, model_type: str | None) -> Tokenizer:
             'model\'s origin there, or load the picture tower alone with towers="image".'
         )
     if found[0] in SENTENCEPIECE:
+        built_here = _from_sentencepiece(folder, found[0])
+        if built_here is not None:
+            return built_here
         require("sentencepiece", "legacy")
         require("google.protobuf", "legacy")
     from transformers import AutoConfig, AutoTokenizer
@@ -105,6 +117,20 @@ def _converted(folder: Path, model_type: str | None) -> Tokenizer:
             f"Copy it again from its origin, or put the model's {FAST} beside it."
         ) from error
     return tokenizer
+
+
+def _from_sentencepiece(folder: Path, name: str) -> Tokenizer | None:
+    """Returns the tokenizer of a sentencepiece model whose family is known; None leaves it to transformers."""
+    kind = str(_setting(folder, "tokenizer_class") or "").removesuffix("Fast").removesuffix("Tokenizer")
+    if not kind and (folder / "config.json").is_file():
+        config = read_json(folder / "config.json")
+        known = isinstance(config, dict) and config.get("model_type") in _XLMR_TYPES
+        kind = "XLMRoberta" if known else ""
+    if (name, kind) == ("sentencepiece.bpe.model", "XLMRoberta"):
+        return xlmr_tokenizer(folder / name)
+    if (name, kind) == ("spiece.model", "Siglip"):
+        return siglip_tokenizer(folder / name)
+    return None
 
 
 def _pad_id(folder: Path, tokenizer: Tokenizer) -> int:

@@ -16,6 +16,7 @@ import babelclip
 from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints import openclip, reader_of
 from babelclip.models.checkpoints.openclip_bpe import MERGES_FILE, read_english
+from babelclip.models.checkpoints.openclip_tokenizer import TokenizerNeededError
 from tests.golden.inputs import TEXTS, pictures
 from tests.models.checkpoints.folders import GOLDEN, copy_of, expected, image_differences, text_differences, with_json
 
@@ -206,6 +207,55 @@ def test_a_foreign_or_damaged_tokenizer_is_one_clear_error(file, content, tmp_pa
 def test_a_tokenizer_of_another_size_is_refused():
     with pytest.raises(BabelclipError, match=r"gives \d+ tokens, and the model knows 49408"):
         read_english(GOLDEN / "openclip_vit", max_length=8, cleaning="lower", vocab_size=49408)
+
+
+# --- the tokenizer of another repository ---------------------------------------------------------------------------
+
+NLLB = "openclip_nllb_siglip"
+
+
+def with_the_english_tokenizer(place: Path) -> Path:
+    """NLLB-CLIP as the hub has it: the repository's tokenizer is that of the English CLIP."""
+    folder = copy_of(NLLB, place)
+    vocabulary = {f"token{index}": index for index in range(600)}
+    content = {
+        "version": "1.0",
+        "added_tokens": [],
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": ""},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_another_models_tokenizer_is_refused_and_the_right_repository_named(tmp_path):
+    folder = with_the_english_tokenizer(tmp_path)
+    with pytest.raises(TokenizerNeededError, match=r"600 tokens.*hf download facebook/nllb-200") as error:
+        openclip.load(folder, "both")
+    assert error.value.repository == "facebook/nllb-200-distilled-600M"
+    assert openclip.load(folder, "image").text is None
+
+
+@pytest.mark.parametrize("name", [NLLB, "openclip_xlmr", "openclip_worldwide", "openclip_siglip"])
+def test_a_missing_tokenizer_names_the_repository_that_has_it(name, tmp_path):
+    folder = copy_of(name, tmp_path)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(TokenizerNeededError, match=r'no tokenizer.*towers="image"') as error:
+        openclip.load(folder, "text")
+    assert error.value.repository in (folder / CONFIG).read_text()
+
+
+def test_a_tokenizer_in_the_sub_folder_or_given_by_the_caller_is_taken(tmp_path):
+    folder = with_the_english_tokenizer(tmp_path)
+    fitting = tmp_path / "elsewhere"
+    fitting.mkdir()
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(GOLDEN / NLLB / file, fitting)
+    right = openclip.load(GOLDEN / NLLB, "text").encode_text(TEXTS)
+    given = openclip.load(folder, "text", tokenizer_folder=fitting)
+    np.testing.assert_array_equal(given.encode_text(TEXTS), right)
+    fitting.rename(folder / "tokenizer")
+    np.testing.assert_array_equal(openclip.load(folder, "text").encode_text(TEXTS), right)
+    assert "tokenizer/tokenizer.json" in openclip.wanted([CONFIG, "tokenizer/tokenizer.json"], "text")
 
 
 # --- strictness ----------------------------------------------------------------------------------------------------
