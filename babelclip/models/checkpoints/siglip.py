@@ -10,7 +10,8 @@ Texts are padded to the position table (64) and the padding is attended: with le
 rounded. What is done to texts first is told by the tokenizer, for two families share a `model_type`:
 
 * `SiglipTokenizer` (T5 sentencepiece): lower case, no ASCII punctuation, white space collapsed. The tokenizer of
-  transformers does this itself. Cleaning "siglip".
+  transformers does this itself. Cleaning "siglip". One difference is meant: a text that spells `</s>` or `<unk>` is
+  text here, and a token there.
 * Gemma's tokenizer (SigLIP 2): lower case. It was trained so, and the published scores need it (German R@1 16.9
   without, 76.6 with). transformers' `Siglip2Tokenizer` (5.x) does it; its `GemmaTokenizer`, which the folders of fixed
   resolution name, does not, and leaves it to the caller. Training lower-cased ASCII letters only (`tf.strings.lower`

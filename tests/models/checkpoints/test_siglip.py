@@ -173,3 +173,10 @@ def test_naflex_with_another_processor_is_refused(tmp_path: Path):
     )  # fmt: skip
     with pytest.raises(BabelclipError, match="does not belong to SigLIP 2 NaFlex"):
         reader.load(folder, "image")
+
+
+def test_a_folder_with_the_sentencepiece_model_alone_gives_the_same_vectors(tmp_path: Path):
+    folder = folders.copy_of("siglip", tmp_path)
+    (folder / "tokenizer.json").unlink()
+    clip = reader.load(folder, "text")
+    assert max(folders.text_differences(clip, "siglip").values()) < CLOSE
