@@ -11,7 +11,6 @@ from pathlib import Path
 
 from babelclip import registry
 from babelclip.errors import BabelclipError, SpaceMismatchError
-from babelclip.files import read_json
 from babelclip.models.checkpoints.tensors import weight_files
 from babelclip.models.clip import Clip
 
@@ -23,8 +22,8 @@ _SAMPLE_BYTES = 1 << 16
 def name_and_space(clip: Clip, folder: Path, *, layout: str, hub_name: str = "", space: str | None = None) -> Clip:
     """Completes a freshly read model, in place, with what its files do not say, and returns it.
 
-    A card fits where the hub name, the folder's name or the config's `_name_or_path` is that of its repository and
-    layout and dimensions agree. It gives space, name, languages, licence, and the logit scale of a text tower alone.
+    A card fits where the hub name or the folder's name is that of its repository and layout and
+    dimensions agree. It gives space, name, languages, licence, and the logit scale of a text tower alone.
 
     Args:
         clip: as a reader returned it; an empty `space` or `name` was not in the files.
@@ -39,8 +38,11 @@ def name_and_space(clip: Clip, folder: Path, *, layout: str, hub_name: str = "",
     """
     if clip.space and space is not None and clip.space != space:
         raise SpaceMismatchError(given=space, expected=clip.space, what=f"The space= given and {folder}")
-    hints = [hub_name] if hub_name else _hints(folder)
+    # What the config calls `_name_or_path` is no hint: a fine-tuned copy still names the model it came from.
+    hints = [hub_name] if hub_name else [folder.name, str(folder.resolve())]
     card = registry.identify(hints, layout=layout, embed_dim=clip.embed_dim)
+    if card is not None and hub_name and card.repo != hub_name:
+        card = None  # another's repository of the same short name
     if card is None:
         _refuse_headless(hints, layout, folder)
     else:
@@ -78,15 +80,6 @@ def fingerprint(folder: Path) -> str:
                     file.seek(max(0, size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
                     digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()[:12]
-
-
-def _hints(folder: Path) -> list[str]:
-    """Returns the names that a folder goes by: its path, what a link in it leads to, and what its config says."""
-    hints = [folder.name, str(folder.resolve())]
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
-    if isinstance(config, dict) and isinstance(config.get("_name_or_path"), str):
-        hints.append(config["_name_or_path"])
-    return [hint for hint in hints if hint]
 
 
 def _refuse_headless(hints: list[str], layout: str, folder: Path) -> None:
