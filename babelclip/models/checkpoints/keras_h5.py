@@ -1,7 +1,9 @@
 """TensorFlow weights of transformers models (`tf_model.h5`) under their torch names, without TensorFlow.
 
-Keras writes HDF5: the root attribute `layer_names` lists groups, each group's attribute `weight_names` lists paths
-below it, each a plain contiguous block of floats. h5py tells where the blocks lie; they are then memory-mapped.
+Keras writes HDF5: one group for each layer, and below it every weight at the path that is its name, as a plain block of
+floats. The attributes `layer_names` and `weight_names` list the same names again; they are not read, because their
+texts lie in a heap where a damaged file can keep the HDF5 library busy for ever. h5py tells where the blocks lie, and
+they are then memory-mapped.
 
     tf_bert_model/bert/encoder/layer_._0/attention/self/query/kernel:0  ->  encoder.layer.0.attention.self.query.weight
     tf_xlm_roberta_model/roberta/embeddings/LayerNorm/gamma:0           ->  embeddings.LayerNorm.weight
@@ -13,7 +15,6 @@ Kernels are transposed, since Keras multiplies from the right. A body with heads
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import mmap
 import re
@@ -29,10 +30,8 @@ from babelclip.models.checkpoints.tensors import Entry
 BODIES = ("bert", "roberta", "distilbert")
 MCLIP_HEAD = "LinearTransformation"
 LAST_NAMES = {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias"}
-# Weights that belong to no layer; Keras writes the group always and lists it nowhere.
-TOP_LEVEL = "top_level_model_weights"
 DTYPES = {"<f2": torch.float16, "<f4": torch.float32, "<f8": torch.float64}
-MAX_ATTRIBUTE_BYTES = 4 << 20
+MAX_NAMES = 100_000
 MAX_DEPTH = 32
 FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -105,48 +104,27 @@ def _levels(name: str) -> list[str]:
 
 
 def _blocks(h5py: Any, file: Any, path: Path) -> Iterator[tuple[str, tuple[int, tuple[int, ...], str]]]:
-    """Yields the full name of each weight with (offset in the file, shape, number type)."""
-    layers = _listed(file, "layer_names", path)
-    if TOP_LEVEL in file and TOP_LEVEL not in layers:
-        layers.append(TOP_LEVEL)
-    for layer in layers:
-        group = _follow(h5py, file, layer, path)
-        if not isinstance(group, h5py.Group):
-            raise _refused(path, f"{layer!r} is no group")
-        for name in _listed(group, "weight_names", path):
-            yield f"{layer}/{name}", _block(h5py, _follow(h5py, group, name, path), f"{layer}/{name}", path)
+    """Yields the full name of each weight with (offset in the file, shape, number type).
 
-
-def _listed(group: Any, attribute: str, path: Path) -> list[str]:
-    """Returns a list of names kept in an attribute, or in several numbered ones where it was too long for one."""
-    keys = [attribute]
-    if attribute not in group.attrs:
-        numbered = (f"{attribute}{number}" for number in range(len(group.attrs)))
-        keys = list(itertools.takewhile(lambda key: key in group.attrs, numbered))
-    if not keys:
-        raise _refused(path, f"the attribute {attribute} of {group.name} is missing")
-    names: list[str] = []
-    for key in keys:
-        declared = group.attrs.get_id(key)
-        if math.prod(declared.shape) * max(declared.dtype.itemsize, 1) > MAX_ATTRIBUTE_BYTES:
-            raise _refused(path, f"the attribute {key} of {group.name} is larger than {MAX_ATTRIBUTE_BYTES} bytes")
-        names += [item.decode() if isinstance(item, bytes) else str(item) for item in group.attrs[key]]
-    return names
-
-
-def _follow(h5py: Any, group: Any, name: str, path: Path) -> Any:
-    """Returns what lies at `name` below `group`, over direct links only: others can lead into any file of the disk."""
-    levels = name.split("/")
-    if len(levels) > MAX_DEPTH:
-        raise _refused(path, f"{name[:80]!r} lies too deep")
-    found = group
-    for level in levels:
-        if level in ("", ".", "..") or not isinstance(found, h5py.Group) or level not in found.keys():
-            raise _refused(path, f"{name!r} is listed in it and missing")
-        if not isinstance(found.get(level, getlink=True), h5py.HardLink):
-            raise _refused(path, f"{name!r} is a link to another place")
-        found = found[level]
-    return found
+    Only direct links are followed: others can lead into any file of the disk, and several ways to one group can make
+    more names than there is memory for.
+    """
+    waiting = [("", file)]
+    seen = 0
+    while waiting:
+        prefix, group = waiting.pop()
+        for level in group:
+            name = f"{prefix}{level}"
+            seen += 1
+            if seen > MAX_NAMES or name.count("/") > MAX_DEPTH:
+                raise _refused(path, f"it has more than {MAX_NAMES} names, or names deeper than {MAX_DEPTH} levels")
+            if not isinstance(group.get(level, getlink=True), h5py.HardLink):
+                raise _refused(path, f"{name!r} is a link to another place")
+            found = group[level]
+            if isinstance(found, h5py.Group):
+                waiting.append((f"{name}/", found))
+            else:
+                yield name, _block(h5py, found, name, path)
 
 
 def _block(h5py: Any, dataset: Any, name: str, path: Path) -> tuple[int, tuple[int, ...], str]:
@@ -177,6 +155,8 @@ def _entries(path: Path, blocks: dict[str, tuple[int, tuple[int, ...], str]]) ->
     # Keras lists a weight that two layers share under both; their names below the layer are the same.
     unique: dict[str, str] = {}
     for name in blocks:
+        if "/" not in name:
+            raise _refused(path, f"{name!r} lies in no layer")
         unique.setdefault(name.partition("/")[2], name)
     for own, target in zip(unique, torch_names(list(unique)), strict=True):
         if target in entries:
@@ -205,6 +185,5 @@ def _read(mapped: mmap.mmap, offset: int, shape: tuple[int, ...], dtype: torch.d
 
 def _refused(path: Path, reason: str) -> BabelclipError:
     return BabelclipError(
-        f"{path} cannot be read: {reason}. Weights must be plain arrays under the names that the file lists. "
-        "Copy it again from its origin."
+        f"{path} cannot be read: {reason}. Weights must be plain arrays inside the file. Copy it again from its origin."
     )

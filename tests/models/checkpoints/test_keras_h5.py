@@ -88,12 +88,9 @@ def test_mclip_names_hold_whatever_keras_calls_the_parts():
 
 
 def keras_file(path: Path, fill) -> Path:
-    """A file with one layer `top` and one listed weight, which `fill(group)` has to make."""
+    """A file with one layer `top` and the weight `m/bert/norm/gamma:0`, which `fill(group)` makes."""
     with h5py.File(path, "w") as file:
-        group = file.create_group("top")
-        file.attrs["layer_names"] = [b"top"]
-        group.attrs["weight_names"] = [b"m/bert/norm/gamma:0"]
-        fill(group.create_group("m/bert/norm"))
+        fill(file.create_group("top/m/bert/norm"))
     return path
 
 
@@ -106,17 +103,6 @@ def refused(path: Path, match: str) -> None:
 def test_a_plain_file_is_read(tmp_path):
     path = keras_file(tmp_path / "a.h5", lambda group: group.create_dataset("gamma:0", data=np.ones(3, np.float32)))
     assert open_tensors(path)["norm.weight"].tolist() == [1.0, 1.0, 1.0]
-
-
-def test_names_too_long_for_one_attribute_are_read_in_pieces(tmp_path):
-    path = keras_file(tmp_path / "a.h5", lambda group: group.create_dataset("gamma:0", data=np.ones(3, np.float32)))
-    with h5py.File(path, "a") as file:
-        group = file["top"]
-        group["m/bert/norm/beta:0"] = np.zeros(3, np.float32)
-        del group.attrs["weight_names"]
-        group.attrs["weight_names0"] = [b"m/bert/norm/gamma:0"]
-        group.attrs["weight_names1"] = [b"m/bert/norm/beta:0"]
-    assert list(open_tensors(path)) == ["norm.weight", "norm.bias"]
 
 
 def test_soft_and_external_links_are_refused(tmp_path):
@@ -168,11 +154,29 @@ def test_numbers_that_are_no_weights_are_refused(tmp_path):
         refused(keras_file(tmp_path / f"{number}.h5", fill), "has numbers of type")
 
 
-def test_missing_weights_and_names_are_told(tmp_path):
-    refused(keras_file(tmp_path / "a.h5", lambda group: None), "is listed in it and missing")
-    with h5py.File(tmp_path / "b.h5", "w") as file:
+def test_arrays_outside_of_layers_and_two_of_one_name_are_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = np.ones(3, np.float32)
-    refused(tmp_path / "b.h5", "the attribute layer_names of / is missing")
+    refused(tmp_path / "a.h5", "'x' lies in no layer")
+
+    def both(group):
+        group["gamma:0"] = group["weight:0"] = np.ones(3, np.float32)
+
+    refused(keras_file(tmp_path / "b.h5", both), "are both norm.weight in torch")
+
+
+def test_a_weight_listed_under_two_layers_is_one_weight(tmp_path):
+    with h5py.File(keras_file(tmp_path / "a.h5", lambda group: None), "a") as file:
+        for layer in ("top", "head"):
+            file[f"{layer}/m/bert/norm/gamma:0"] = np.ones(3, np.float32)
+    assert list(open_tensors(tmp_path / "a.h5")) == ["norm.weight"]
+
+
+def test_groups_that_lead_into_each_other_are_refused(tmp_path):
+    def endless(group):
+        group["again"] = group.file["top"]
+
+    refused(keras_file(tmp_path / "a.h5", endless), "deeper than 32 levels")
 
 
 def test_without_h5py_the_extra_is_named(monkeypatch):
