@@ -72,9 +72,7 @@ def clip_bpe(folder: Path):
             pieces[:2] = ["".join(pair)]
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}), encoding="utf-8")
-    (folder / "merges.txt").write_text(
-        "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8"
-    )
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8")
     tokenizer = CLIPTokenizerFast(
         str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77, pad_token="<|endoftext|>"
     )
@@ -99,7 +97,9 @@ def gemma_tokenizer():
                 vocabulary.append(built + letter)
             built += letter
     tokenizer = Tokenizer(
-        models.BPE({t: i for i, t in enumerate(vocabulary)}, merges, fuse_unk=True, unk_token="<unk>", byte_fallback=True)
+        models.BPE(
+            {t: i for i, t in enumerate(vocabulary)}, merges, fuse_unk=True, unk_token="<unk>", byte_fallback=True
+        )
     )
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")

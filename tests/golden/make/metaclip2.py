@@ -1,4 +1,4 @@
-"""A golden MetaCLIP 2 folder in transformers layout. Run with /tmp/x/o4: transformers 4.57, no torchvision. Transparency is laid
+"""A golden MetaCLIP 2 folder in transformers layout. Run with transformers 4.57, no torchvision. Transparency is laid
 on white first, as the processors of transformers 5 do.
 
 XLM-R-type tokenizer (XLM-V's), pooling at the first id 2, pictures squashed to the square.

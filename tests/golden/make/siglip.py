@@ -1,4 +1,4 @@
-"""Golden SigLIP folders in transformers layout. Run with /tmp/x/o4: transformers 4.57, sentencepiece, no torchvision.
+"""Golden SigLIP folders in transformers layout. Run with transformers 4.57, sentencepiece, no torchvision.
 
     siglip          SigLIP and its multilingual sister: SiglipTokenizer (spiece.model, and tokenizer.json beside it as
                     the hub has it), bicubic
@@ -12,8 +12,6 @@ caller.
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
 from pathlib import Path
 

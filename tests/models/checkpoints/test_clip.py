@@ -1,4 +1,4 @@
-"""CLIP folders in transformers layout against transformers 4.57 (tests/golden/make/clip.py)."""
+"""CLIP folders in transformers layout against transformers 4.57 (tests/golden/make/clip_folders.py)."""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
-"""Golden OpenAI-CLIP folders in transformers layout. Run with /tmp/x/o4: transformers 4.57, no torchvision. Transparency is laid
+"""Golden OpenAI-CLIP folders in transformers layout. Run with transformers 4.57, no torchvision. Transparency is laid
 on white first, as the processors of transformers 5 do.
 
     clip                   as `save_pretrained` of 4.57 writes it (laion exports, converted OpenAI towers)
     clip_old               as the first OpenAI folders: text_config_dict and vision_config_dict, eos_token_id 2,
-                           vocab.json + merges.txt without tokenizer.json, scalar preprocessor sizes, `.bin` in two shards
+                           vocab.json + merges.txt without tokenizer.json, scalar preprocessor sizes, two `.bin` shards
                            with position_ids
     clip_text_projection   CLIPTextModelWithProjection: the text tower alone
     clip_image_projection  CLIPVisionModelWithProjection: the picture tower alone
+
+The module is not called clip: that is OpenAI's package, which generators beside it import.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import numpy as np
 import torch
-import transformers
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -40,7 +41,7 @@ SIZE = 32
 
 
 def config(vocabulary: int, eos: int) -> CLIPConfig:
-    """Two layers of width 32 each, embed_dim 24; gelu in one tower, as in no published model, to see that it is read."""
+    """Two layers of width 32, embed_dim 24; gelu in one tower, as in no published model, to see that it is read."""
     return CLIPConfig(
         text_config={
             "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -154,4 +155,3 @@ if __name__ == "__main__":
     pil = CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
     projections(*new_layout(pil))
     old_layout(pil)
-    print(transformers.__version__)
