@@ -37,6 +37,10 @@ class Inert:
     def __init__(self, *_: Any, **__: Any) -> None:
         """Takes whatever the pickle passes."""
 
+    def __call__(self, *_: Any, **__: Any) -> Inert:
+        """Returns itself: some pickles call what a first call gave them."""
+        return self
+
     def __setstate__(self, state: Any) -> None:
         """Keeps the state; the default would write any attribute name that the pickle chooses."""
         self.state = state
