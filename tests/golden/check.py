@@ -102,7 +102,7 @@ def ours(folder: Path, seed: int) -> list[dict]:
         if "differing" in row:
             row["max_abs"] = 0.0
             if row["differing"]:
-                row["error"] = f"{row['array']}: other pixels for {', '.join(row['differing'][:4])}"
+                row["error"] = f"{row['array']}: other for {', '.join(row['differing'][:4])}"
     return rows
 
 
@@ -166,7 +166,7 @@ def main() -> int:
     committed = {path.parent.name for path in GOLDEN.rglob("expected.*")}
     if not chosen.only:
         failures += [{"case": name, "error": "no generator makes it"} for name in sorted(committed - made)]
-    console = Console(stderr=True)
+    console = Console(stderr=True, width=120)
     show(comparisons, console)
     wrong = faults(failures) + [f"{kind}: {fault}" for kind, rows in comparisons.items() for fault in faults(rows)]
     for fault in wrong:

@@ -26,6 +26,8 @@ from babelclip.models.checkpoints.preprocess_files import (
     preprocess_from_hf,
     preprocess_from_open_clip,
 )
+from babelclip.models.checkpoints.tokenizer_files import read_tokenizer
+from babelclip.models.cleaning import cleaning_rule
 from babelclip.models.clip import Clip
 from tests.golden.inputs import TEXTS, pictures
 from tests.golden.many_pictures import many_pictures
@@ -79,10 +81,29 @@ def preprocess_cases(path: Path) -> Iterator[dict]:
         yield {"case": path.stem, "array": f"{case['origin']} {config}", "items": len(made), "differing": differing}
 
 
+def cleaning_cases(path: Path) -> Iterator[dict]:
+    """One case for each rule: which texts it cleans otherwise."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["cleaned"]
+    for name in rows[0].keys() - {"text"}:
+        clean = cleaning_rule(name)
+        differing = [repr(row["text"]) for row in rows if clean(row["text"]) != row[name]]
+        yield {"case": path.stem, "array": name, "items": len(rows), "differing": differing}
+
+
+def tokenizer_cases(path: Path) -> Iterator[dict]:
+    """Which texts have other ids."""
+    expected = json.loads(path.read_text(encoding="utf-8"))["ids"]
+    ours = read_tokenizer(path.parent, max_length=24)(TEXTS)
+    differing = [repr(text) for text, a, b in zip(TEXTS, ours, expected, strict=True) if a != b]
+    yield {"case": path.parent.name, "array": "ids", "items": len(expected), "differing": differing}
+
+
 def main() -> None:
     root = Path(sys.argv[1])
     parts = [(path.parent, checkpoint_cases) for path in sorted(root.glob("*/expected.npz"))]
     parts += [(path, preprocess_cases) for path in sorted(root.glob("preprocess*.json"))]
+    parts += [(path, cleaning_cases) for path in root.glob("cleaning.json")]
+    parts += [(path, tokenizer_cases) for path in sorted(root.glob("tokenizer_*/expected.json"))]
     for path, cases in parts:
         try:
             for case in cases(path):

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import numpy as np
 
-from tests.golden.inputs import TEXTS
+from tests.golden.inputs import SEED, TEXTS
 from tests.golden.make.common import GOLDEN
 
 ENVIRONMENT = "current"
@@ -88,7 +88,7 @@ SCRIPTS = (
 
 def random_texts() -> list[str]:
     """Returns texts of each script and of all mixed; characters of Unicode 3.2 are cased alike everywhere."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(5 + SEED)
     known = [chr(n) for n in range(0x20, 0x30000) if unicodedata.ucd_3_2_0.category(chr(n)) not in ("Cn", "Cs", "Co")]
     texts = []
     for script in SCRIPTS:

@@ -131,7 +131,7 @@ def save_siglip_tokenizer(folder: Path):
     import sentencepiece
     from transformers import SiglipTokenizer
 
-    from tests.golden.inputs import TEXTS
+    from tests.golden.inputs import GIVEN
 
     # The published file carries all of NFKC, 240 KB; these rules are of the same mechanism.
     rules = [(c, chr(ord(c) - 0xFEE0)) for c in "ＡＢＣ"] + [("ﬁ", "fi"), ("\t", " "), ("\n", " "), ("▁", " ")]
@@ -139,7 +139,7 @@ def save_siglip_tokenizer(folder: Path):
     table = "".join(f"{' '.join(f'{ord(c):X}' for c in a)}\t{' '.join(f'{ord(c):X}' for c in b)}\n" for a, b in rules)
     trained = io.BytesIO()
     # Thai, Tamil and Arabic are left out, so that unknown characters occur.
-    seen = [text for text in TEXTS if text.strip() and not any("\u0600" <= c <= "\u0eff" for c in text)]
+    seen = [text for text in GIVEN if text.strip() and not any("\u0600" <= c <= "\u0eff" for c in text)]
     with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rule_file:
         rule_file.write(table)
         rule_file.flush()

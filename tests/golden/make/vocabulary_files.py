@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from tests.golden.inputs import TEXTS
+from tests.golden.inputs import GIVEN, TEXTS
 from tests.golden.make.common import characters, out_folder
 
 ENVIRONMENT = "old"
@@ -22,7 +22,7 @@ def _sentencepiece(folder: Path) -> None:
     import sentencepiece
 
     lines = folder / "lines.txt"
-    lines.write_text("\n".join(text.strip() or "x" for text in TEXTS * 20), encoding="utf-8")
+    lines.write_text("\n".join(text.strip() or "x" for text in GIVEN * 20), encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(
         input=str(lines), model_prefix=str(folder / "model"), vocab_size=150, character_coverage=1.0,
         hard_vocab_limit=False, num_threads=1, minloglevel=2,
