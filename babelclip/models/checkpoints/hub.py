@@ -187,7 +187,9 @@ class Repository:
         )
 
 
-def open_repository(name: str, revision: str | None = None, *, progress: bool = True) -> Repository:
+def open_repository(
+    name: str, revision: str | None = None, *, progress: bool = True, unreachable: str = ""
+) -> Repository:
     """Returns a model repository at one commit; the network is asked once, or not at all.
 
     It is not asked where the revision is a full commit id whose files are known already, or with HF_HUB_OFFLINE=1.
@@ -197,6 +199,7 @@ def open_repository(name: str, revision: str | None = None, *, progress: bool = 
         name: "organisation/name" or "organisation/name@revision".
         revision: a branch, tag or commit; None means that of `name`, else "main".
         progress: whether downloads show a bar (on a terminal).
+        unreachable: that of another repository of the same load: a hub that was silent is not waited for twice.
 
     Raises:
         BabelclipError: the name is malformed, the hub has no such repository or revision or refuses it, or it does not
@@ -207,14 +210,14 @@ def open_repository(name: str, revision: str | None = None, *, progress: bool = 
     if pinned and (known := kept_list(name, revision)) is not None:
         return Repository(name, revision, revision, known, progress=progress)
     cause: Exception | None = None
-    if not offline():
+    if not offline() and not unreachable:
         try:
             commit, files = ask(name, revision)
             keep(name, revision, commit, files)
             return Repository(name, revision, commit, files, progress=progress)
         except transport_errors() as error:
             cause = error
-    reason = silence(cause)
+    reason = unreachable or silence(cause)
     cached = revision if pinned else kept_commit(name, revision)
     folder = storage(name) / "snapshots" / (cached or "none")
     if cached is None or not folder.is_dir():

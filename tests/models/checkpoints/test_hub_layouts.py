@@ -1,4 +1,4 @@
-"""A layout loads from a hub by its name as it does from its folder, and files that the load does not need stay there."""
+"""A layout loads from a hub by its name as it does from its folder; files that the load does not need stay there."""
 
 from __future__ import annotations
 
