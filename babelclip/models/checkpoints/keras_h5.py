@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from babelclip.errors import BabelclipError, require
+from babelclip.models.checkpoints.safe_pickle import shown
 from babelclip.models.checkpoints.tensors import Entry
 
 BODIES = ("bert", "roberta", "distilbert")
@@ -52,7 +53,7 @@ def read_entries(path: Path) -> dict[str, Entry]:
     except BabelclipError:
         raise
     except FAULTS as error:
-        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        reason = f"{type(error).__name__}: {shown(error)}"
         raise BabelclipError(
             f"{path} is not a whole Keras weights file ({reason}). It must be a tf_model.h5 that transformers wrote. "
             "Copy it again from its origin."
@@ -81,8 +82,8 @@ def _mclip_name(levels: list[str], body: int | None) -> str:
         return ".".join(["transformer", *levels[body + 1 :]])
     if MCLIP_HEAD not in levels:
         raise BabelclipError(
-            f"the Keras weight {'/'.join(levels)} belongs neither to the transformer nor to the head of an M-CLIP "
-            "model. Those two parts are read. Copy the file again from its origin."
+            f"the Keras weight {shown('/'.join(levels))} belongs neither to the transformer nor to the head of an "
+            "M-CLIP model. Those two parts are read. Copy the file again from its origin."
         )
     return ".".join(levels[levels.index(MCLIP_HEAD) :])
 
@@ -185,5 +186,6 @@ def _read(mapped: mmap.mmap, offset: int, shape: tuple[int, ...], dtype: torch.d
 
 def _refused(path: Path, reason: str) -> BabelclipError:
     return BabelclipError(
-        f"{path} cannot be read: {reason}. Weights must be plain arrays inside the file. Copy it again from its origin."
+        f"{path} cannot be read: {shown(reason)}. Weights must be plain arrays inside the file. "
+        "Copy it again from its origin."
     )

@@ -76,8 +76,8 @@ def read_linear_head(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
         kernel, bias = (item.numpy() for item in content)
     except (*safe_pickle.FAULTS,) as error:
         raise BabelclipError(
-            f"{path} does not hold a linear head ({type(error).__name__}: {str(error)[:200]}). It must be a list "
-            "[kernel (H, D), bias (D,)] of float arrays. Copy the file again from its origin."
+            f"{path} does not hold a linear head ({type(error).__name__}: {safe_pickle.shown(error)}). It must be a "
+            "list [kernel (H, D), bias (D,)] of float arrays. Copy the file again from its origin."
         ) from error
     if kernel.ndim != 2 or bias.shape != kernel.shape[1:]:
         raise BabelclipError(
@@ -193,8 +193,8 @@ def _finder(path: Path) -> Any:
         if (module, name) == ("_codecs", "encode"):
             return safe_pickle.Builder(encode)
         raise BabelclipError(
-            f"{path} asks for {module}.{name}, which a head has no use for; only numpy arrays are read, and nothing "
-            "was run. Do not trust this file: get the head from the model's origin."
+            f"{path} asks for {safe_pickle.shown(f'{module}.{name}')}, which a head has no use for; only numpy "
+            "arrays are read, and nothing was run. Do not trust this file: get the head from the model's origin."
         )
 
     return find

@@ -25,6 +25,13 @@ FAULTS = (
 _PUT = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
+def shown(text: object, limit: int = 200) -> str:
+    """Returns words of a stranger, a name or an error about it, fit for a message: one short line, printable."""
+    line = " ".join(str(text)[: 4 * limit].split())
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    return line if len(line) <= limit else f"{line[:limit]}…"
+
+
 class Inert:
     """Stands for an object of a class that is not ours to build: it keeps the state it is given and does nothing."""
 
@@ -126,7 +133,7 @@ def load(
     except BabelclipError:
         raise
     except FAULTS as error:
-        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        reason = f"{type(error).__name__}: {shown(error)}"
         raise BabelclipError(
             f"{path} is not a whole pickle of weights ({reason}). It must hold tensors or arrays by name. "
             "Copy the file again from its origin, or ask there for safetensors."

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from babelclip.errors import BabelclipError
 from babelclip.files import read_json
 from babelclip.models.checkpoints import torch_archive
+from babelclip.models.checkpoints.safe_pickle import shown
 
 INDEX = ".index.json"
 # One model often lies in a folder in several forms. The first of these is read: safe and fast ones before others.
@@ -89,7 +90,7 @@ class Tensors(Mapping[str, torch.Tensor]):
     def where(self, name: str) -> str:
         """Returns "FILE, tensor NAME" with the name as the file has it, for messages."""
         entry = self._entries[name]
-        return f"{entry.path}, tensor {entry.name}"
+        return f"{entry.path}, tensor {shown(entry.name)}"
 
 
 def open_tensors(folder: Path, names: Sequence[str] = WEIGHT_NAMES) -> Tensors:
@@ -175,7 +176,7 @@ def _safetensors(path: Path) -> dict[str, Entry]:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:
         raise BabelclipError(
-            f"{path} is not a whole safetensors file ({error}). Its header must describe every byte behind it. "
+            f"{path} is not a whole safetensors file ({shown(error)}). Its header must describe every byte behind it. "
             "Copy it again from its origin."
         ) from error
     return {
@@ -188,7 +189,7 @@ def _read(path: Path, file: Any, name: str) -> torch.Tensor:
         tensor: torch.Tensor = file.get_tensor(name)
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise BabelclipError(
-            f"{path}, tensor {name}: cannot be read ({error}). Copy the file again from its origin."
+            f"{path}, tensor {shown(name)}: cannot be read ({shown(error)}). Copy the file again from its origin."
         ) from error
     return tensor
 
@@ -198,7 +199,7 @@ def _before_zip(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch's reader raises depends on the bytes that lead it astray
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = shown(error) or type(error).__name__
         raise BabelclipError(
             f"{path} is neither a torch archive nor an older torch file of plain tensors ({reason}). Only tensors are "
             "read, never code. Copy it again from its origin, or save it there as safetensors."
@@ -253,19 +254,20 @@ def _shards(index: Path) -> dict[str, Entry]:
     for file in dict.fromkeys(weight_map.values()):
         if Path(file).name != file or "\\" in file or "\0" in file or Path(file).suffix != suffix:
             raise BabelclipError(
-                f"{index} names the shard {file!r}; a shard is a {suffix} file beside the index. "
+                f"{index} names the shard {shown(repr(file))}; a shard is a {suffix} file beside the index. "
                 "Copy the index again from its origin."
             )
         if not (index.parent / file).is_file():
             raise BabelclipError(
-                f"{index} names the shard {file}, which is not in the folder. All shards are needed. Copy it too."
+                f"{index} names the shard {shown(file)}, which is not in the folder. All shards are needed. "
+                "Copy it too."
             )
         shards[file] = _entries(index.parent / file)
     for name, file in weight_map.items():
         if name not in shards[file]:
             raise BabelclipError(
-                f"{index} places the tensor {name} in {file}, which does not hold it. Index and shards must come "
-                "from one model: copy them again from their origin."
+                f"{index} places the tensor {shown(name)} in {file}, which does not hold it. Index and shards "
+                "must come from one model: copy them again from their origin."
             )
     merged: dict[str, Entry] = {}
     for file, entries in shards.items():
@@ -275,8 +277,8 @@ def _shards(index: Path) -> dict[str, Entry]:
                 continue
             if name in merged:
                 raise BabelclipError(
-                    f"{index}: the tensor {name} lies in {merged[name].path.name} and in {file}, and the index does "
-                    "not say which counts. Copy the files again from their origin."
+                    f"{index}: the tensor {shown(name)} lies in {merged[name].path.name} and in {file}, and the index "
+                    "does not say which counts. Copy the files again from their origin."
                 )
             merged[name] = entry
     return merged

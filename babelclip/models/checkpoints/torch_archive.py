@@ -14,6 +14,7 @@ import math
 import mmap
 import pickle
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,10 +74,10 @@ def read_archive(path: Path) -> Archive:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             return _read(path, archive)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, EOFError, UnicodeError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, UnicodeError, RuntimeError) as error:
         raise BabelclipError(
-            f"{path} is not a whole torch archive ({error}). It must be a file that torch.save or torch.jit.save "
-            "wrote. Copy it again from its origin."
+            f"{path} is not a whole torch archive ({safe_pickle.shown(error)}). It must be a file that torch.save or "
+            "torch.jit.save wrote. Copy it again from its origin."
         ) from error
     except ValueError as error:  # mmap of an empty file, offsets out of range
         if isinstance(error, BabelclipError):
@@ -93,6 +94,8 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Archive:
             "Give a file that torch.save or torch.jit.save wrote."
         )
     root = pickles[0].removesuffix("data.pkl")
+    if entries[pickles[0]].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _damaged(path, "data.pkl is compressed in a way that torch does not use")
     if entries[pickles[0]].file_size > MAX_PICKLE_BYTES:
         raise BabelclipError(
             f"{path} has a data.pkl of {entries[pickles[0]].file_size} bytes; at most {MAX_PICKLE_BYTES} are read. "
@@ -209,5 +212,6 @@ def _first(tensor: Any, *_: Any) -> Any:
 
 def _damaged(path: Path, reason: str) -> BabelclipError:
     return BabelclipError(
-        f"{path} is damaged: {reason}. Every tensor must lie whole in the file. Copy it again from its origin."
+        f"{path} is damaged: {safe_pickle.shown(reason)}. Every tensor must lie whole in the file. "
+        "Copy it again from its origin."
     )
