@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from babelclip import registry
 from babelclip.errors import BabelclipError, did_you_mean
+from babelclip.models.checkpoints import tokenizer_files
 from babelclip.models.clip import Clip, pair
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def reader_of(folder: Path) -> Any:
         BabelclipError: no layout fits; it says what the folder holds.
     """
     for name in READERS:
-        reader = import_module(f"babelclip.models.checkpoints.{name}")
+        reader = import_module(f"{__name__}.{name}")
         if reader.recognises(folder):
             return reader
     from babelclip.models.checkpoints.unreadable import explain_unreadable
@@ -101,11 +102,11 @@ def reader_of(folder: Path) -> Any:
     raise BabelclipError(explain_unreadable(folder))
 
 
-def _from_folder(folder: Path, towers: str, *, hub_name: str = "", space: str | None = None) -> Clip:
+def _from_folder(folder: Path, towers: str, *, hub_name: str = "", space: str | None = None, **settings: Any) -> Clip:
     from babelclip.models.checkpoints.identity import name_and_space
 
     reader = reader_of(folder)
-    clip: Clip = reader.load(folder, towers)
+    clip: Clip = reader.load(folder, towers, **settings)
     return name_and_space(clip, folder, layout=reader.NAME, hub_name=hub_name, space=space)
 
 
@@ -119,20 +120,28 @@ def _from_name(name: str, towers: str, *, space: str | None, progress: bool) -> 
         raise BabelclipError(f"{card.name} cannot be loaded: {card.notes[0]} See `babelclip models {card.name}`.")
     repository = f"{card.repo}@{revision or card.revision}".rstrip("@")
     if card.towers != "text" or not card.image_twin or towers == "text":
-        return _from_hub(repository, towers, space=space, progress=progress)
+        return _from_hub(repository, towers, layout=card.layout, space=space, progress=progress)
     image = _from_name(card.image_twin, "image", space=None, progress=progress)
     if towers == "image":
         return image
-    return pair(_from_hub(repository, "text", space=space, progress=progress), image)
+    return pair(_from_hub(repository, "text", layout=card.layout, space=space, progress=progress), image)
 
 
-def _from_hub(name: str, towers: str, *, space: str | None, progress: bool) -> Clip:
+def _from_hub(name: str, towers: str, *, layout: str = "", space: str | None, progress: bool) -> Clip:
+    """Returns a model of one hub repository; `layout` is what its card says, else the small files tell it."""
     from babelclip.models.checkpoints.hub import open_repository
+    from babelclip.models.checkpoints.openclip_tokenizer import TokenizerNeededError
 
     repository: Repository = open_repository(name, progress=progress)
-    reader = reader_of(repository.small_files())
+    small_files = repository.small_files()
+    reader = import_module(f"{__name__}.{layout}") if layout else reader_of(small_files)
     folder = repository.download(reader.wanted(repository.names, towers))
-    clip = _from_folder(folder, towers, hub_name=repository.name, space=space)
+    try:
+        clip = _from_folder(folder, towers, hub_name=repository.name, space=space)
+    except TokenizerNeededError as error:
+        other: Repository = open_repository(error.repository, progress=progress)
+        place = other.download(tokenizer_files.wanted(other.names))
+        clip = _from_folder(folder, towers, hub_name=repository.name, space=space, tokenizer_folder=place)
     clip.revision = repository.commit
     return clip
 

@@ -3,7 +3,7 @@
 Sizes are read from the shapes, as OpenAI's own code does it; heads are 64 wide. The activation shows in no tensor: an
 archive of this kind is OpenAI's, so it is quick_gelu. A plain state dict may be LAION's (gelu) or a copy of OpenAI's
 (quick_gelu), and a wrong guess would only make results worse in silence: it is refused, with the config file that would
-make it readable.
+make it readable; but for the sizes that only LAION published (`openclip_known`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints import openclip, tokenizer_files, torch_archive
 from babelclip.models.checkpoints.openclip_bpe import MERGES_FILE
+from babelclip.models.checkpoints.openclip_known import known_config
 from babelclip.models.checkpoints.tensors import Tensors, open_tensors
 from babelclip.models.clip import Clip
 
@@ -52,6 +53,9 @@ def load(folder: Path, towers: str) -> Clip:
         )
     path = folder / found[0]
     tensors = open_tensors(path)
+    known = known_config(tensors)
+    if known is not None:
+        return openclip.build(folder, known, {}, tensors, towers, path)
     model_cfg = inferred_config(tensors)
     if not (torch_archive.is_archive(path) and torch_archive.read_archive(path).scripted):
         raise BabelclipError(_needs_config(path, model_cfg))

@@ -1,6 +1,6 @@
 """Folders in open_clip's layout: XLM-R, NLLB and SigLIP models, MetaCLIP 2, and every native CLIP.
 
-    open_clip_config.json          {"model_cfg": ..., "preprocess_cfg": ...}
+    open_clip_config.json          {"model_cfg": ..., "preprocess_cfg": ...}; see `openclip_known` where it is absent
     open_clip_model.safetensors    or open_clip_pytorch_model.bin, model.safetensors, or one *.pt
     tokenizer.json                 or the older vocabulary files
 
@@ -20,6 +20,7 @@ from babelclip.models.checkpoints import tokenizer_files
 from babelclip.models.checkpoints.build import read_config
 from babelclip.models.checkpoints.openclip_bpe import MERGES_FILE
 from babelclip.models.checkpoints.openclip_image import read_image
+from babelclip.models.checkpoints.openclip_known import known_config
 from babelclip.models.checkpoints.openclip_text import read_text
 from babelclip.models.checkpoints.openclip_tokenizer import SUBFOLDER
 from babelclip.models.checkpoints.tensors import INDEX, Tensors, open_tensors, weight_files
@@ -29,13 +30,17 @@ NAME = "openclip"
 CONFIG = "open_clip_config.json"
 # open_clip's own names come first: LAION's repositories also hold the weights in transformers' form under the others.
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-WEIGHTS = tuple(name + ending for name in (*_FILES, "model.safetensors", "pytorch_model.bin") for ending in ("", INDEX))
+_OWN_WEIGHTS = tuple(name + ending for name in _FILES for ending in ("", INDEX))
+WEIGHTS = (
+    *_OWN_WEIGHTS,
+    *(name + ending for name in ("model.safetensors", "pytorch_model.bin") for ending in ("", INDEX)),
+)
 _LOOSE = (".pt", ".pth")
 
 
 def recognises(folder: Path) -> bool:
-    """Returns whether `folder` is in open_clip's layout."""
-    return (folder / CONFIG).is_file()
+    """Returns whether `folder` is in open_clip's layout: its config, or weights under its own names."""
+    return (folder / CONFIG).is_file() or bool(weight_files([item.name for item in folder.iterdir()], _OWN_WEIGHTS))
 
 
 def wanted(names: list[str], towers: str) -> list[str]:
@@ -63,16 +68,16 @@ def load(folder: Path, towers: str, *, tokenizer_folder: Path | None = None) -> 
         TokenizerNeededError: the folder's tokenizer is missing or another model's; `repository` has the right one.
         BabelclipError: a file is missing or damaged, no class here builds the tower, or config and tensors do not fit.
     """
-    path = folder / CONFIG
-    content = read_config(path)
-    model_cfg = content.get("model_cfg", content)
-    preprocess_cfg = content.get("preprocess_cfg") or {}
-    _check(model_cfg, preprocess_cfg, path)
     names = [item.name for item in folder.iterdir()]
     if not weight_files(names, WEIGHTS) and len(loose_weights(names)) == 1:
         tensors = open_tensors(folder / loose_weights(names)[0])
     else:
         tensors = open_tensors(folder, WEIGHTS)
+    path = folder / CONFIG
+    content = read_config(path) if path.is_file() else {"model_cfg": _known(tensors, path)}
+    model_cfg = content.get("model_cfg", content)
+    preprocess_cfg = content.get("preprocess_cfg") or {}
+    _check(model_cfg, preprocess_cfg, path)
     return build(folder, model_cfg, preprocess_cfg, tensors, towers, path, tokenizer_folder)
 
 
@@ -105,6 +110,16 @@ def build(
             f"{path} has values of wrong types or impossible sizes ({type(error).__name__}: {error}). "
             "Copy it again from the model's origin."
         ) from error
+
+
+def _known(tensors: Tensors, path: Path) -> dict[str, Any]:
+    config = known_config(tensors)
+    if config is None:
+        raise BabelclipError(
+            f"{path} does not exist, and {tensors.path.name} has the sizes of none of the models that were published "
+            f"without it. Copy {CONFIG} from the model's origin, or write one."
+        )
+    return config
 
 
 def loose_weights(names: Collection[str]) -> list[str]:

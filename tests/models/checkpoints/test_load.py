@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from babelclip import registry
 from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.models.checkpoints import READERS, reader_of
 from babelclip.models.checkpoints.identity import fingerprint
+from babelclip.models.checkpoints.openclip_known import known_config
 from babelclip.models.clip import UndeclaredLanguageWarning
 from tests.conftest import draw_shape, make_clip
-from tests.models.checkpoints.test_hub import hub  # noqa: F401  a fixture
+
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 TEXT = GOLDEN / "mclip_xlmr"
@@ -120,7 +122,7 @@ def test_real_cards_identify_copies_by_name_layout_and_dimensions():
     assert registry.identify(hints, layout="altclip", embed_dim=512) is None
 
 
-def test_a_text_tower_by_name_comes_with_its_published_picture_tower(published, hub, tmp_path):  # noqa: F811
+def test_a_text_tower_by_name_comes_with_its_published_picture_tower(published, hub, tmp_path):
     pictures = make_clip().save(tmp_path / "pictures")
     hub.push("lab/text", as_files(TEXT))
     hub.push("lab/pictures", as_files(pictures))
@@ -139,7 +141,7 @@ def test_a_text_tower_by_name_comes_with_its_published_picture_tower(published, 
     ("towers", "fetched", "absent"),
     [("text", "config.json", "image_encoder.safetensors"), ("image", "image_encoder.safetensors", "tokenizer.json")],
 )
-def test_one_tower_of_a_pair_by_name_fetches_that_tower_only(published, hub, tmp_path, towers, fetched, absent):  # noqa: F811
+def test_one_tower_of_a_pair_by_name_fetches_that_tower_only(published, hub, tmp_path, towers, fetched, absent):
     hub.push("lab/text", as_files(TEXT))
     hub.push("lab/pictures", as_files(make_clip().save(tmp_path / "pictures")))
     clip = babelclip.load("lab/text", towers, progress=False)
@@ -147,6 +149,51 @@ def test_one_tower_of_a_pair_by_name_fetches_that_tower_only(published, hub, tmp
     assert (clip.image is None) == (towers == "text")
     assert fetched in hub.fetched()
     assert absent not in hub.fetched()
+
+
+def test_a_repository_with_another_models_tokenizer_gets_the_right_one_from_its_own(published, hub, tmp_path):
+    nllb = GOLDEN / "openclip_nllb_siglip"
+    named = json.loads((nllb / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]["hf_tokenizer_name"]
+    files = as_files(nllb)
+    tokenizer = {name: files.pop(name) for name in list(files) if name.startswith(("tokenizer", "special_tokens"))}
+    repository = named if named.count("/") == 1 else "facebook/nllb-tiny"
+    config = json.loads(files["open_clip_config.json"])
+    config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = repository
+    files["open_clip_config.json"] = json.dumps(config).encode()
+    hub.push("lab/nllb", files)
+    hub.push(repository, {**tokenizer, "pytorch_model.bin": b"weights of NLLB itself"})
+    clip = babelclip.load("lab/nllb", "text", progress=False)
+    np.testing.assert_array_equal(clip.encode_text("två"), babelclip.load(nllb).encode_text("två"))
+    assert not [path for _, path, _ in hub.requests if repository in path and path.endswith("pytorch_model.bin")]
+
+
+def test_open_clip_weights_without_config_are_known_by_their_sizes_or_refused(monkeypatch, tmp_path):
+    class Shapes(dict):
+        shape = dict.__getitem__
+
+    large = Shapes({
+        "visual.conv1.weight": (1280, 3, 14, 14), "visual.positional_embedding": (257, 1280),
+        "text.transformer.embeddings.word_embeddings.weight": (250002, 1024), "logit_scale": (),
+    })  # fmt: skip
+    assert known_config(large)["vision_cfg"]["head_width"] == 80
+    plus = Shapes({
+        "visual.conv1.weight": (896, 3, 16, 16), "visual.positional_embedding": (226, 896),
+        "token_embedding.weight": (49408, 640),
+    })  # fmt: skip
+    assert known_config(plus)["embed_dim"] == 640
+    assert known_config(Shapes({**plus, "visual.positional_embedding": (197, 896)})) is None
+
+    folder = shutil.copytree(GOLDEN / "openclip_xlmr", tmp_path / "bare")
+    config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    (folder / "open_clip_config.json").unlink()
+    if not list(folder.glob("open_clip_*")):
+        weights = next(path for path in folder.iterdir() if path.suffix in (".bin", ".safetensors"))
+        weights.rename(folder / f"open_clip_model{weights.suffix}")
+    with pytest.raises(BabelclipError, match=r"open_clip_config\.json does not exist, and .* has the sizes of none"):
+        babelclip.load(folder)
+    monkeypatch.setattr("babelclip.models.checkpoints.openclip.known_config", lambda tensors: config)
+    expected = babelclip.load(GOLDEN / "openclip_xlmr").encode_text("två", normalize=False)
+    np.testing.assert_array_equal(babelclip.load(folder).encode_text("två", normalize=False), expected)
 
 
 def test_towers_join_within_a_space_and_nowhere_else(published, tmp_path):
