@@ -109,7 +109,7 @@ def converted_head(path: Path | str) -> Path:
             save_file({"weight": weight, "bias": bias}, temporary)
             # safetensors creates files that only their owner may read; a model folder is made to be shared.
             temporary.chmod(0o644)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         _log.info("%s: not converted to safetensors (%s); read from the pickle each time", path, error)
         return path
     return target

@@ -60,9 +60,16 @@ class Archive:
 
 
 def is_archive(path: Path) -> bool:
-    """Returns whether the file begins as a zip does. The end is not asked: a pickle can carry a zip behind it."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+    """Returns whether the file begins as a zip does. The end is not asked: a pickle can carry a zip behind it.
+
+    Raises:
+        BabelclipError: the file cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError as error:
+        raise BabelclipError(f"{path} cannot be read ({error}). Check its permissions and the disk.") from error
 
 
 def read_archive(path: Path) -> Archive:
@@ -101,11 +108,13 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Archive:
             f"{path} has a data.pkl of {entries[pickles[0]].file_size} bytes; at most {MAX_PICKLE_BYTES} are read. "
             "Save the weights alone, without training state."
         )
-    if f"{root}byteorder" in entries and archive.read(entries[f"{root}byteorder"])[:8].strip() != b"little":
-        raise BabelclipError(
-            f"{path} was not written in little-endian byte order, the only one read. "
-            "Load it with torch and save it as safetensors."
-        )
+    if f"{root}byteorder" in entries:
+        with archive.open(entries[f"{root}byteorder"]) as order:
+            if order.read(8).strip() != b"little":
+                raise BabelclipError(
+                    f"{path} was not written in little-endian byte order, the only one read. "
+                    "Load it with torch and save it as safetensors."
+                )
     data = archive.read(entries[pickles[0]])
     builder = _Builder(path, root, entries)
     content = safe_pickle.load(data, path, builder.find, builder.storage)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from babelclip.errors import BabelclipError
@@ -91,11 +92,12 @@ def test_a_damaged_conversion_is_made_again(tmp_path, arrays):
     np.testing.assert_array_equal(head_arrays(path)[1], arrays[1])
 
 
-def test_a_folder_that_cannot_be_written_gives_the_arrays_from_memory(tmp_path, arrays, monkeypatch):
+@pytest.mark.parametrize("fault", [PermissionError, SafetensorError])
+def test_a_folder_that_cannot_be_written_gives_the_arrays_from_memory(tmp_path, arrays, monkeypatch, fault):
     path = write(tmp_path / "w.pkl", arrays)
 
     def refuse(*_: object) -> None:
-        raise PermissionError("read-only")
+        raise fault("read-only")
 
     monkeypatch.setattr("babelclip.models.checkpoints.legacy_pickle.save_file", refuse)
     assert converted_head(path) == path
