@@ -40,6 +40,7 @@ def text_tower(
     Raises:
         BabelclipError: the config does not build, or weights are missing, left over or of another shape.
     """
+    _refuse_deep(backbone, weights)
     with uninitialised():
         try:
             built = build_text_backbone(backbone, pooler=pooling == "pooler")
@@ -60,6 +61,7 @@ def image_tower(
     Raises:
         BabelclipError: the config does not build, or weights are missing, left over or of another shape.
     """
+    _refuse_deep(backbone, weights)
     with uninitialised():
         try:
             image = ImageEncoder(build_image_backbone(backbone), head=head, preprocess=preprocess)
@@ -77,6 +79,17 @@ _CONFIG_FAULTS = (
     ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, StrictDataclassError, TypeError,
     ValueError,
 )  # fmt: skip
+
+
+def _refuse_deep(backbone: dict[str, Any], weights: Weights) -> None:
+    """Refuses more layers than there are tensors: a billion take hours to build before the first turns out missing."""
+    for key in ("num_hidden_layers", "n_layers", "encoder_layers"):
+        layers = backbone.get(key)
+        if isinstance(layers, int) and layers > len(weights):
+            raise BabelclipError(
+                f"{weights.path}: its config asks for {layers} layers ({key}), and the tower has {len(weights)} tensors "
+                "in all. Weights and config must come from one model: copy the folder again from its origin."
+            )
 
 
 def _unbuildable(path: Path, config: dict[str, Any], error: Exception) -> BabelclipError:

@@ -170,6 +170,15 @@ def test_a_config_of_wrong_types_or_sizes_is_one_clear_error(tmp_path: Path, cha
         reader.load(folder, "both")
 
 
+@pytest.mark.parametrize("tower", ["text", "vision"])
+def test_a_config_of_a_billion_layers_is_refused_at_once(tmp_path: Path, tower: str):
+    folder = folders.with_json(
+        "clip", tmp_path, "config.json", lambda c: c[f"{tower}_config"].update(num_hidden_layers=10**9)
+    )
+    with pytest.raises(BabelclipError, match="1000000000 layers"):
+        reader.load(folder, "both")
+
+
 def test_half_precision_weights_load_as_float32(tmp_path: Path):
     folder = folders.with_tensors(
         "clip", tmp_path, lambda t: t.update({name: tensor.half() for name, tensor in t.items()})
