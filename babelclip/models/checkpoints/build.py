@@ -87,8 +87,8 @@ def _refuse_deep(backbone: dict[str, Any], weights: Weights) -> None:
         layers = backbone.get(key)
         if isinstance(layers, int) and layers > len(weights):
             raise BabelclipError(
-                f"{weights.path}: its config asks for {layers} layers ({key}), and the tower has {len(weights)} tensors "
-                "in all. Weights and config must come from one model: copy the folder again from its origin."
+                f"{weights.path}: its config asks for {layers} layers ({key}), and the tower has {len(weights)} "
+                "tensors in all. Weights and config must come from one model: copy the folder again from its origin."
             )
 
 
