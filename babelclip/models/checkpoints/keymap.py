@@ -113,7 +113,10 @@ def fill(module: nn.Module, weights: Weights) -> None:
         BabelclipError: it lists the names as the checkpoint has them, and both shapes where those differ.
     """
     expected = module.state_dict()
-    faults = [f"missing {name} {tuple(expected[name].shape)}" for name in expected.keys() - weights.keys()]
+    faults = [
+        f"missing {_own_name(name, weights.origin)} {tuple(expected[name].shape)}"
+        for name in expected.keys() - weights.keys()
+    ]
     faults += [
         f"unexpected {weights.origin.get(name, name)} {tuple(weights[name].shape)}"
         for name in weights.keys() - expected.keys()
@@ -130,6 +133,21 @@ def fill(module: nn.Module, weights: Weights) -> None:
             "from one model: copy the folder again from its origin."
         )
     module.load_state_dict({name: _contiguous(tensor) for name, tensor in weights.items()}, strict=True, assign=True)
+
+
+def _own_name(target: str, origin: Mapping[str, str]) -> str:
+    """Returns what the checkpoint would call a tensor that it lacks: as its like in another layer, or its neighbour."""
+    numbers = re.findall(r"\d+", target)
+    like = re.compile(re.sub(r"\d+", r"\\d+", re.escape(target)))
+    for other, name in origin.items():
+        pieces = re.split(r"\d+", name)
+        if like.fullmatch(other) and len(pieces) == len(numbers) + 1:
+            return "".join(piece + number for piece, number in zip(pieces, [*numbers, ""], strict=True))
+    parent, _, last = target.rpartition(".")
+    for other, name in origin.items():
+        if other.rpartition(".")[0] == parent and other.rpartition(".")[2] == name.rpartition(".")[2]:
+            return f"{name.rpartition('.')[0]}.{last}"
+    return target
 
 
 def _contiguous(tensor: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,6 @@ from babelclip.models.checkpoints.openclip_known import known_config
 from babelclip.models.clip import UndeclaredLanguageWarning
 from tests.conftest import draw_shape, make_clip
 
-
 GOLDEN = Path(__file__).parents[2] / "golden"
 TEXT = GOLDEN / "mclip_xlmr"
 BOTH = GOLDEN / "altclip_hub"
