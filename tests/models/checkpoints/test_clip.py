@@ -135,7 +135,7 @@ def test_a_folder_without_preprocessing_gives_the_text_tower_only(tmp_path: Path
     ("fault", "named"),
     [
         (lambda t: t.pop("text_projection.weight"), "missing head.0.weight"),
-        (lambda t: t.pop("vision_model.pre_layrnorm.bias"), "missing backbone.pre_layrnorm.bias"),
+        (lambda t: t.pop("vision_model.pre_layrnorm.bias"), "missing vision_model.pre_layrnorm.bias"),
         (lambda t: t.update({"surprise.weight": torch.ones(2)}), "surprise.weight"),
         (lambda t: t.update({"text_model.surprise": torch.ones(2)}), "unexpected text_model.surprise"),
         (

@@ -119,7 +119,7 @@ def test_one_tower_alone_loads_with_or_without_prefix(tmp_path: Path):
 @pytest.mark.parametrize(
     ("fault", "named"),
     [
-        (lambda t: t.pop("text_model.head.bias"), "missing backbone.head.bias"),
+        (lambda t: t.pop("text_model.head.bias"), "missing text_model.head.bias"),
         (lambda t: t.pop("vision_model.head.probe"), "missing backbone.head.probe"),
         (lambda t: t.pop("logit_bias"), "logit_bias is missing"),
         (lambda t: t.update({"text_projection.weight": torch.ones(2, 2)}), "unexpected text_projection.weight"),
