@@ -105,7 +105,7 @@ def _add(weights: Weights, name: str, targets: list[str], tensor: torch.Tensor, 
 
 
 def fill(module: nn.Module, weights: Weights) -> None:
-    """Sets every weight of `module`, strictly: none missing, none left over, no other shape.
+    """Sets every weight of `module`, strictly: none missing, none left over, no other shape nor whole numbers for floats.
 
     The module takes the tensors themselves, so that what is memory-mapped stays so.
 
@@ -126,6 +126,12 @@ def fill(module: nn.Module, weights: Weights) -> None:
         f"{tuple(expected[name].shape)}"
         for name in expected.keys() & weights.keys()
         if expected[name].shape != weights[name].shape
+    ]
+    faults += [
+        f"{weights.origin.get(name, name)} holds {weights[name].dtype} but the config asks for {expected[name].dtype}"
+        for name in expected.keys() & weights.keys()
+        # The other way round is usual: a model saved in half precision counts its batches in it too.
+        if expected[name].is_floating_point() and not weights[name].is_floating_point()
     ]
     if faults:
         raise BabelclipError(

@@ -79,11 +79,7 @@ def read_linear_head(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
             f"{path} does not hold a linear head ({type(error).__name__}: {safe_pickle.shown(error)}). It must be a "
             "list [kernel (H, D), bias (D,)] of float arrays. Copy the file again from its origin."
         ) from error
-    if kernel.ndim != 2 or bias.shape != kernel.shape[1:]:
-        raise BabelclipError(
-            f"{path} holds arrays {kernel.shape} and {bias.shape}; a linear head is a kernel (H, D) and a bias (D,). "
-            "Copy the file again from its origin."
-        )
+    _check_shapes(path, kernel.shape, bias.shape)
     return np.ascontiguousarray(kernel.T), bias
 
 
@@ -126,12 +122,22 @@ def head_arrays(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
         return read_linear_head(found)
     try:
         arrays = load_file(found)
-        return arrays["weight"], arrays["bias"]
+        weight, bias = arrays["weight"].astype(np.float32), arrays["bias"].astype(np.float32)
     except (SafetensorError, OSError, KeyError) as error:
         raise BabelclipError(
             f"{found} is no converted head ({error}). It must hold `weight` and `bias`. Delete it, and it is made "
             "again from the pickle beside it."
         ) from error
+    _check_shapes(found, weight.shape[::-1], bias.shape)
+    return weight, bias
+
+
+def _check_shapes(path: Path, kernel: tuple[int, ...], bias: tuple[int, ...]) -> None:
+    if len(kernel) != 2 or bias != kernel[1:]:
+        raise BabelclipError(
+            f"{path} holds arrays {kernel} and {bias}; a linear head is a kernel (H, D) and a bias (D,). "
+            "Copy the file again from its origin."
+        )
 
 
 def _only_pickle(path: Path) -> Path:
@@ -148,7 +154,7 @@ def _only_pickle(path: Path) -> Path:
 
 def _is_current(target: Path, path: Path) -> bool:
     with contextlib.suppress(OSError, SafetensorError):
-        return target.stat().st_mtime_ns >= path.stat().st_mtime_ns and {"weight", "bias"} <= load_file(target).keys()
+        return target.stat().st_mtime_ns >= path.stat().st_mtime_ns and {"weight", "bias"} == load_file(target).keys()
     return False
 
 

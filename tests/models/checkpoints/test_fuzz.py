@@ -205,6 +205,7 @@ def test_renamed_missing_extra_and_misshapen_tensors_are_named_with_their_file(f
         "missing": lambda state: {key: value for key, value in state.items() if key != name},
         "extra": lambda state: {**state, name + ".more": torch.zeros(2)},
         "misshapen": lambda state: {**state, name: torch.zeros(*state[name].shape, 2)},
+        "whole numbers": lambda state: {**state, name: state[name].to(torch.int64)},
         "flat": lambda state: {**state, name: torch.zeros(())},
         "no tensor": lambda state: {**state, name: "a text"},
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints.legacy_pickle import converted_head, head_arrays, read_linear_head
@@ -90,6 +90,13 @@ def test_a_damaged_conversion_is_made_again(tmp_path, arrays):
     path = write(tmp_path / "w.pkl", arrays)
     converted_head(path).write_bytes(b"damaged")
     np.testing.assert_array_equal(head_arrays(path)[1], arrays[1])
+
+
+def test_a_head_given_as_safetensors_must_have_the_shapes_of_one(tmp_path, arrays):
+    for bias in (arrays[1][:2], np.float32(1.0)):
+        save_file({"weight": arrays[0].T.copy(), "bias": np.asarray(bias)}, tmp_path / "w.safetensors")
+        with pytest.raises(BabelclipError, match=r"w\.safetensors holds arrays \(6, 4\) and"):
+            head_arrays(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("fault", [PermissionError, SafetensorError])
