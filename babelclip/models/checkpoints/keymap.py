@@ -105,7 +105,7 @@ def _add(weights: Weights, name: str, targets: list[str], tensor: torch.Tensor, 
 
 
 def fill(module: nn.Module, weights: Weights) -> None:
-    """Sets every weight of `module`, strictly: none missing, none left over, no other shape nor whole numbers for floats.
+    """Sets every weight of `module`, strictly: none missing or left over, no other shape, no whole numbers for floats.
 
     The module takes the tensors themselves, so that what is memory-mapped stays so.
 
