@@ -44,7 +44,7 @@ def read_entries(path: Path) -> dict[str, Entry]:
         MissingExtraError: h5py is not installed.
         BabelclipError: the file is damaged, is no Keras file of a transformers model, or points out of itself.
     """
-    h5py = require("h5py", "tensorflow")
+    h5py = require("h5py", "legacy")
     try:
         with h5py.File(path, "r") as file:
             blocks = dict(_blocks(h5py, file, path))

@@ -183,5 +183,5 @@ def test_without_h5py_the_extra_is_named(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImportError, match=r"babelclip\[tensorflow\]"):
+    with pytest.raises(ImportError, match=r"babelclip\[legacy\]"):
         open_tensors(GOLDEN / "tensorflow_bert")
