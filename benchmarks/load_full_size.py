@@ -421,6 +421,8 @@ def main() -> int:
         build(chosen.build)
         return 0
     start = time.time()
+    # On a busy machine the seconds say little; the memory and the differences do not depend on it.
+    busy = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     with tempfile.TemporaryDirectory(prefix="babelclip-full-size-") as place:
         if (free := shutil.disk_usage(place).free) < NEEDED:
             raise SystemExit(f"{place} has {free / 1e9:.1f} GB free, {NEEDED / 1e9:.0f} GB are needed: set TMPDIR.")
@@ -435,6 +437,7 @@ def main() -> int:
         "date": time.strftime("%Y-%m-%d"),
         "command": " ".join(["python", *sys.argv]),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load_average_before": busy,
         "versions": {name: version(name) for name in ("torch", "transformers", "safetensors", "tokenizers", "numpy")},
         "bar": BAR,
         "holds": all(row["max_abs"] <= 1e-5 for row in rows)

@@ -166,6 +166,9 @@ def main() -> int:
     committed = {path.parent.name for path in GOLDEN.rglob("expected.*")}
     if not chosen.only:
         failures += [{"case": name, "error": "no generator makes it"} for name in sorted(committed - made)]
+        for kind, rows in list(comparisons.items())[1:]:
+            seen = {row["case"] for row in rows}
+            failures += [{"case": name, "error": f"{kind}: not compared"} for name in sorted(committed - seen)]
     console = Console(stderr=True, width=120)
     show(comparisons, console)
     wrong = faults(failures) + [f"{kind}: {fault}" for kind, rows in comparisons.items() for fault in faults(rows)]
