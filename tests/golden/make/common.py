@@ -23,7 +23,8 @@ def characters() -> list[str]:
     import unicodedata
 
     texts = "".join(TEXTS)
-    return sorted((set(texts) | set(unicodedata.normalize("NFKC", texts)) | set("abcdefghijklmnopqrstuvwxyz")) - set(" \t\n"))
+    found = set(texts) | set(unicodedata.normalize("NFKC", texts)) | set("abcdefghijklmnopqrstuvwxyz")
+    return sorted(found - set(" \t\n"))
 
 
 def xlmr_tokenizer():
@@ -37,9 +38,7 @@ def xlmr_tokenizer():
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Replace("\n", " "), normalizers.Replace("\t", " ")]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]

@@ -1,6 +1,6 @@
-"""Lets the torchvision of the package index import beside a CPU torch: import this before anything that needs it.
+"""Lets the torchvision of the package index import beside a CPU torch: to be imported first.
 
-Its binary links CUDA, so two operators are missing; declaring their schemas is enough for transforms, timm and open_clip.
+Its binary links CUDA, so two operators are missing; their schemas are enough for transforms, timm and open_clip.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Tokenizers without a tokenizer.json: what transformers 4.57's own classes give for XLM-R's and BERT's vocabulary files."""
+"""Tokenizers without a tokenizer.json: what transformers 4.57 gives for XLM-R's and BERT's vocabulary files."""
 
 import json
 import sys

@@ -38,7 +38,9 @@ def assert_same_text(clip: Clip, name: str, array: str = "text") -> None:
 
 def copy_of(name: str, tmp_path: Path) -> Path:
     """A copy of a golden folder that a test may change."""
-    return Path(shutil.copytree(GOLDEN / name, tmp_path / name))
+    # A head converted by an earlier load lies in the golden folder, too.
+    left_out = shutil.ignore_patterns("*Linear Weights.safetensors")
+    return Path(shutil.copytree(GOLDEN / name, tmp_path / name, ignore=left_out))
 
 
 def change_json(path: Path, **changes: object) -> None:

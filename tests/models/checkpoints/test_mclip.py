@@ -85,7 +85,7 @@ def test_a_lost_layer_of_a_named_backbone_is_missing_and_not_counted_away(tmp_pa
     inline = json.loads((GOLDEN / "mclip_inline" / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**inline, "model_type": "xlm-roberta", "num_hidden_layers": 3}))
     change_json(folder / "config.json", modelBase="base")
-    with pytest.raises(BabelclipError, match=r"missing backbone\.encoder\.layer\.2\."):
+    with pytest.raises(BabelclipError, match=r"missing transformer\.encoder\.layer\.2\."):
         mclip.load(folder, "text")
 
 
@@ -112,10 +112,10 @@ def test_an_unknown_backbone_gets_the_closest_names_and_a_way_out(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("LinearTransformation.bias"), r"missing head\.0\.bias"),
+        (lambda state: state.pop("LinearTransformation.bias"), r"missing LinearTransformation\.bias"),
         (
             lambda state: state.pop("transformer.encoder.layer.1.output.dense.bias"),
-            r"missing backbone\.encoder\.layer\.1\.output\.dense\.bias",
+            r"missing transformer\.encoder\.layer\.1\.output\.dense\.bias",
         ),
         (lambda state: state.update({"extra.weight": torch.zeros(2)}), r"extra\.weight"),
         (lambda state: state.update({"transformer.encoder.more": torch.zeros(2)}), r"transformer\.encoder\.more"),
