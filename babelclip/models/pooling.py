@@ -35,5 +35,6 @@ def pool(
         return token_states.masked_fill(attention_mask.unsqueeze(-1) == 0, float("-inf")).amax(dim=1)
     if pooling == "eos":
         last = attention_mask.sum(dim=1).clamp(min=1) - 1 if ends is None else ends.int().argmax(dim=1)
-        return token_states[torch.arange(len(last), device=last.device), last]
+        # `shape[0]` stays symbolic in torch.export, where `len` would freeze the batch at the traced size.
+        return token_states[torch.arange(last.shape[0], device=last.device), last]
     raise BabelclipError(f"Pooling {pooling!r} is not known. {did_you_mean(pooling, POOLINGS)}")
