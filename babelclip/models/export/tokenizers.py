@@ -42,6 +42,7 @@ _ROLES = {
     "mask_token": ("<mask>", "[MASK]"),
     "pad_token": ("<pad>", "[PAD]"),
 }
+_CLIP_MERGES = 48894
 _LOOKS_SPECIAL = re.compile(r"<[^>]+>|\[[^\]]+\]")
 
 
@@ -152,3 +153,15 @@ def _language_first(built: Tokenizer, code: str) -> Any:
     token = str(languages.flores(code))
     ends = [(name, built.token_to_id(name)) for name in (token, "</s>")]
     return processors.TemplateProcessing(single=f"{token} $A </s>", special_tokens=ends)
+
+
+def is_english_clip(tokenizer: TextTokenizer) -> bool:
+    """Returns whether this is the tokenizer of OpenAI's CLIP, which open_clip has inside."""
+    model = json.loads(tokenizer.to_json())["model"]
+    merges = model.get("merges") or []
+    first = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges[:3]]
+    return (
+        model.get("end_of_word_suffix") == "</w>"
+        and len(merges) == _CLIP_MERGES
+        and first == [("i", "n"), ("t", "h"), ("a", "n")]
+    )
