@@ -6,7 +6,9 @@ PIP := $(BIN)/pip --disable-pip-version-check
 # Never let pip choose a torch: the pin keeps the CPU build and leaves gigabytes of CUDA where they are.
 INSTALL := $(PIP) install -q -c constraints.txt torch==2.13.0
 
-.PHONY: demo test lint install install-starter install-dev clean
+ORACLES := .oracles
+
+.PHONY: demo test test-oracles lint install install-starter install-dev clean
 
 demo: install install-starter
 	$(BIN)/babelclip demo --out demo
@@ -19,6 +21,27 @@ lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy babelclip
+
+# The original implementations run again, in environments of their own, and are compared with ours; takes some 7 minutes.
+test-oracles: install-dev $(ORACLES)/current/.installed $(ORACLES)/old/.installed $(ORACLES)/tensorflow/.installed
+	$(BIN)/python tests/golden/check.py --out results/oracles-$$(date +%F).json
+
+$(ORACLES)/current/.installed: requirements/oracles.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip --disable-pip-version-check install -q torch==2.13.0 -r $<
+	@touch $@
+
+$(ORACLES)/old/.installed: requirements/oracles-old.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip --disable-pip-version-check install -q torch==2.13.0 -r $<
+	$(@D)/bin/pip --disable-pip-version-check install -q --no-deps multilingual-clip==1.0.10
+	@touch $@
+
+$(ORACLES)/tensorflow/.installed: requirements/oracles-tensorflow.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip --disable-pip-version-check install -q -r $<
+	$(@D)/bin/pip --disable-pip-version-check install -q --no-deps tf-keras==2.21.0 multilingual-clip==1.0.10
+	@touch $@
 
 install: $(VENV)/.installed
 install-starter: $(VENV)/.installed-starter
@@ -42,4 +65,4 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) $(ORACLES) demo build dist *.egg-info

@@ -18,8 +18,6 @@ from babelclip.models.clip import Clip, pair
 if TYPE_CHECKING:
     import torch
 
-    from babelclip.models.checkpoints.hub import Repository
-
 # The first that recognises a folder reads it: layouts with a file of their own come before those told by config.json.
 READERS = (
     "native",
@@ -112,38 +110,61 @@ def _from_folder(folder: Path, towers: str, *, hub_name: str = "", space: str | 
 
 def _from_name(name: str, towers: str, *, space: str | None, progress: bool) -> Clip:
     """Returns a model of the hub; the card of a published one knows its repository and the picture tower it lacks."""
-    wanted_name, _, revision = name.partition("@")
-    card = registry.find(wanted_name)
+    card = _card(name)
     if card is None:
-        return _from_hub(_plausible(name), towers, space=space, progress=progress)
-    if not card.loadable:
-        raise BabelclipError(f"{card.name} cannot be loaded: {card.notes[0]} See `babelclip models {card.name}`.")
-    repository = f"{card.repo}@{revision or card.revision}".rstrip("@")
-    if card.towers != "text" or not card.image_twin or towers == "text":
-        return _from_hub(repository, towers, layout=card.layout, space=space, progress=progress)
-    image = _from_name(card.image_twin, "image", space=None, progress=progress)
+        return _from_hub(_plausible(name), towers, space=space, progress=progress)[0]
+    twin = _card(card.image_twin) if card.towers == "text" and card.image_twin else None
+    if twin is None or towers == "text":
+        return _from_hub(_pinned(card, name), towers, layout=card.layout, space=space, progress=progress)[0]
+    image, unreachable = _from_hub(_pinned(twin), "image", layout=twin.layout, space=None, progress=progress)
     if towers == "image":
         return image
-    return pair(_from_hub(repository, "text", layout=card.layout, space=space, progress=progress), image)
+    text, _ = _from_hub(
+        _pinned(card, name), "text", layout=card.layout, space=space, progress=progress, unreachable=unreachable
+    )
+    return pair(text, image)
 
 
-def _from_hub(name: str, towers: str, *, layout: str = "", space: str | None, progress: bool) -> Clip:
-    """Returns a model of one hub repository; `layout` is what its card says, else the small files tell it."""
+def _card(name: str) -> registry.ModelCard | None:
+    card = registry.find(name.partition("@")[0])
+    if card is not None and not card.loadable:
+        raise BabelclipError(f"{card.name} cannot be loaded: {card.notes[0]} See `babelclip models {card.name}`.")
+    return card
+
+
+def _pinned(card: registry.ModelCard, name: str = "") -> str:
+    """Returns the card's repository at the revision that `name` asks for, else at the card's."""
+    return f"{card.repo}@{name.partition('@')[2] or card.revision}".rstrip("@")
+
+
+def _from_hub(
+    name: str, towers: str, *, layout: str = "", space: str | None, progress: bool, unreachable: str = ""
+) -> tuple[Clip, str]:
+    """Returns a model of one hub repository, and why the hub did not answer, "" where it did.
+
+    Args:
+        name: "organisation/name", with "@revision" or without.
+        towers: see `load`.
+        layout: what the card says; without one the small files tell it.
+        space: see `load`.
+        progress: see `load`.
+        unreachable: what an earlier repository of the same load found; the hub is not waited for twice.
+    """
     from babelclip.models.checkpoints.hub import open_repository
     from babelclip.models.checkpoints.openclip_tokenizer import TokenizerNeededError
 
-    repository: Repository = open_repository(name, progress=progress)
+    repository = open_repository(name, progress=progress, unreachable=unreachable)
     small_files = repository.small_files()
     reader = import_module(f"{__name__}.{layout}") if layout else reader_of(small_files)
     folder = repository.download(reader.wanted(repository.names, towers))
     try:
         clip = _from_folder(folder, towers, hub_name=repository.name, space=space)
     except TokenizerNeededError as error:
-        other: Repository = open_repository(error.repository, progress=progress)
+        other = open_repository(error.repository, progress=progress, unreachable=repository.unreachable)
         place = other.download(tokenizer_files.wanted(other.names))
         clip = _from_folder(folder, towers, hub_name=repository.name, space=space, tokenizer_folder=place)
     clip.revision = repository.commit
-    return clip
+    return clip, repository.unreachable
 
 
 def _plausible(name: str) -> str:
