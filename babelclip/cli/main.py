@@ -8,7 +8,7 @@ import sys
 import typer
 
 from babelclip import __version__
-from babelclip.cli import demo, embed, evaluate, models, search, starter, train
+from babelclip.cli import demo, embed, evaluate, models, search, starter, train, trim
 from babelclip.errors import BabelclipError, MissingExtraError
 
 app = typer.Typer(
@@ -39,7 +39,16 @@ def _root(
     """One embedding space for pictures and for text in every language."""
 
 
-for verb in (demo.demo, starter.starter, models.models, search.search, embed.embed, train.train, evaluate.evaluate):
+for verb in (
+    demo.demo,
+    starter.starter,
+    models.models,
+    search.search,
+    embed.embed,
+    train.train,
+    evaluate.evaluate,
+    trim.trim,
+):
     app.command()(verb)
 
 
