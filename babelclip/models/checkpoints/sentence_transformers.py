@@ -1,11 +1,12 @@
 """sentence-transformers folders: a list of modules in `modules.json`, each with a folder of its own.
 
-    modules.json                           Transformer, Pooling, then any Dense and Normalize, by class path
+    modules.json                           Transformer, Pooling, then any Dense, LayerNorm and Normalize, by class path
     config.json, weights, tokenizer        the Transformer, here or in 0_Transformer/
     sentence_bert_config.json              beside them: max_seq_length, do_lower_case
     1_Pooling/config.json                  one pooling mode, as boolean keys (until 5) or as `pooling_mode`
     2_Dense/config.json, weights           a linear layer and an activation
     config_sentence_transformers.json      prompts; the default one, where it is set, stands before every text
+    router_config.json                     since 5.4: a Router sends texts and pictures to rows of such modules
 
 clip-ViT-B-32-multilingual-v1 is such a folder; its image twin clip-ViT-B-32 is one with the single module CLIPModel,
 whose sub-folder is read by `clip.py`. Class paths are compared with lists and never imported. What `encode` of
@@ -17,53 +18,29 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.files import read_json
 from babelclip.models.checkpoints import clip, tokenizer_files
 from babelclip.models.checkpoints.build import read_config
-from babelclip.models.checkpoints.keymap import Rule, Weights, convert
-from babelclip.models.checkpoints.tensors import open_tensors, weight_files
-from babelclip.models.checkpoints.text_body import (
-    body_config,
-    body_tower,
-    body_weights,
-    refuse_image,
-    room,
+from babelclip.models.checkpoints.sentence_transformers_towers import (
+    CONFIG,
+    TRANSFORMER_SETTINGS,
+    misplaced,
+    modality_of,
+    read_image_tower,
+    read_text_tower,
 )
+from babelclip.models.checkpoints.tensors import weight_files
+from babelclip.models.checkpoints.text_body import refuse_image
 from babelclip.models.clip import Clip
-from babelclip.models.head import LayerSpec
-from babelclip.models.text import TextEncoder
 
 NAME = "sentence_transformers"
 MODULES = "modules.json"
-CONFIG = "config.json"
+ROUTER = "router_config.json"
 PROMPTS = "config_sentence_transformers.json"
-KINDS = ("Transformer", "Pooling", "Dense", "Normalize", "CLIPModel")
-# The first that is there counts; the later ones are of the library's first versions.
-TRANSFORMER_SETTINGS = (
-    "sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json",
-    "sentence_camembert_config.json", "sentence_xlm-roberta_config.json",
-)  # fmt: skip
-POOLINGS = {"mean": "mean", "cls": "cls", "max": "max", "lasttoken": "eos"}
-_OLD_POOLING_KEYS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
-ACTIVATIONS: dict[str, list[LayerSpec]] = {
-    "torch.nn.modules.linear.Identity": [],
-    "torch.nn.modules.activation.Tanh": [{"kind": "tanh"}],
-    "torch.nn.modules.activation.GELU": [{"kind": "gelu"}],
-}
-# Of the library's own, where a file says nothing.
-_DEFAULT_ACTIVATION = "torch.nn.modules.activation.Tanh"
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_MODULE_FOLDER = re.compile(r"\d+_\w+")
+KINDS = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "CLIPModel", "Router")
+_MODULE_FOLDER = re.compile(r"(?:[A-Za-z]\w*_)?\d+_\w+")
 
 
 def recognises(folder: Path) -> bool:
@@ -73,7 +50,7 @@ def recognises(folder: Path) -> bool:
 
 def wanted(names: list[str], towers: str) -> list[str]:
     """Returns which of a repository's files a load reads: configs, tokenizer, and the weights in one form."""
-    chosen = [name for name in (MODULES, PROMPTS) if name in names]
+    chosen = [name for name in (MODULES, ROUTER, PROMPTS) if name in names]
     parts: dict[str, list[str]] = {}
     for name in names:
         parent, _, file = name.rpartition("/")
@@ -87,54 +64,72 @@ def wanted(names: list[str], towers: str) -> list[str]:
 
 
 def load(folder: Path, towers: str) -> Clip:
-    """Returns the text tower of a sentence-transformers folder, or both of one that holds a CLIP, on the CPU.
+    """Returns the towers of a sentence-transformers folder, on the CPU: one, or both of a CLIP or behind a Router.
 
     Texts are cut at `max_seq_length`, else where tokenizer or body end.
 
     Raises:
-        BabelclipError: a module, pooling or activation is none of those above, the image tower of a text model is
-            asked for, a file is missing or damaged, or config and tensors do not fit; it names file and tensors.
+        BabelclipError: a module, pooling or activation is none of those above, a tower that is not there is asked
+            for, a file is missing or damaged, or config and tensors do not fit; it names file and tensors.
     """
     modules = _modules(folder)
     kind, body = modules[0]
+    if kind == "Router":
+        return _from_routes(folder, _routes(folder, modules), towers)
     config = read_config(body / CONFIG)
     if kind == "CLIPModel" or config.get("model_type") == "clip":
         if len(modules) > 1:
-            raise _misplaced(folder, modules)
+            raise misplaced(modules)
         return clip.load(body, towers)
+    if kind != "Transformer":
+        raise misplaced(modules)
+    if modality_of(body) == "image":
+        return _from_routes(folder, {"image": modules}, towers)
     refuse_image(towers, str(folder), "Its pictures belong to another model, which its card names.")
-    if kind != "Transformer" or len(modules) < 2 or modules[1][0] != "Pooling":
-        raise _misplaced(folder, modules)
-    pooling_path = modules[1][1] / CONFIG
-    prompt = _default_prompt(folder)
-    pooling = _pooling(pooling_path, has_prompt=bool(prompt))
-    weights = body_weights(open_tensors(body))
-    head = _head(folder, modules, weights)
-    return Clip(space="", text=_text_tower(body, body_config(config, body / CONFIG), weights, pooling, head, prompt))
+    return _from_routes(folder, {"text": modules}, towers)
 
 
-def _text_tower(
-    body: Path, config: dict[str, Any], weights: Weights, pooling: str, head: list[LayerSpec], prompt: str
-) -> TextEncoder:
-    """Returns the tower with the length, the case and the prompt that the files ask for."""
-    path = next((body / name for name in TRANSFORMER_SETTINGS if (body / name).is_file()), None)
-    settings = read_config(path) if path is not None else {}
-    lower = bool(settings.get("do_lower_case"))
-    text = body_tower(
-        body,
-        config,
-        weights,
-        pooling=pooling,
-        head=head,
-        max_length=room(config),
-        cleaning="lowercase" if lower else "none",
+def _from_routes(folder: Path, routes: dict[str, list[tuple[str, Path]]], towers: str) -> Clip:
+    """Returns the towers asked for; a model that has one gives that one for "both"."""
+    if towers != "both" and towers not in routes:
+        raise BabelclipError(
+            f"{folder} takes {' and '.join(routes)}, so towers={towers!r} cannot be loaded from it. "
+            f'Load towers="{next(iter(routes))}".'
+        )
+    with_text, with_image = (tower in routes and towers in ("both", tower) for tower in ("text", "image"))
+    return Clip(
+        space="",
+        text=read_text_tower(routes["text"], _default_prompt(folder)) if with_text else None,
+        image=read_image_tower(routes["image"]) if with_image else None,
     )
-    stated = settings.get("max_seq_length")
-    if isinstance(stated, int) and stated > 0:
-        # It comes before the tokenizer's own limit, higher or lower.
-        text.tokenizer.max_length = min(stated, room(config))
-    text.tokenizer.prefix = prompt.lower() if lower else prompt
-    return text
+
+
+def _routes(folder: Path, modules: list[tuple[str, Path]]) -> dict[str, list[tuple[str, Path]]]:
+    """Returns the modules that texts go through, and those of pictures; what follows the Router belongs to both.
+
+    Raises:
+        BabelclipError: a route is no row of modules, or two take the same input (query and document).
+    """
+    path = folder / ROUTER
+    content = read_config(path)
+    types, structure = content.get("types"), content.get("structure")
+    if not isinstance(types, dict) or not isinstance(structure, dict) or not structure:
+        raise BabelclipError(f"{path} has no types and structure. Copy it again from the model's origin.")
+    routes: dict[str, list[tuple[str, Path]]] = {}
+    for name, places in structure.items():
+        if not isinstance(places, list) or not places:
+            raise BabelclipError(f"{path} has an empty route {name!r}. Copy it again from the model's origin.")
+        row = [_module(path, folder, str(types.get(place)), str(place)) for place in places]
+        if row[0][0] != "Transformer":
+            raise misplaced(row)
+        modality = modality_of(row[0][1])
+        if modality in routes:
+            raise BabelclipError(
+                f"{path} has several routes for {modality} ({', '.join(structure)}); a model with one for texts and "
+                "one for pictures is read here. Load this one with sentence-transformers itself."
+            )
+        routes[modality] = row + modules[1:]
+    return routes
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
@@ -143,89 +138,27 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
     content = read_json(path)
     if not isinstance(content, list) or not content or not all(isinstance(item, dict) for item in content):
         raise BabelclipError(f"{path} is no list of modules. Copy it again from the model's origin.")
-    found = []
-    for item in content:
-        given, place = str(item.get("type")), str(item.get("path", ""))
-        kind = given.rpartition(".")[2]
-        if not given.startswith("sentence_transformers.") or kind not in KINDS:
-            raise BabelclipError(
-                f"{path} asks for the module {given!r}. {did_you_mean(kind, KINDS)} Other modules bring code of their "
-                "own, which is never run. Give a model of these modules."
-            )
-        if place and not _MODULE_FOLDER.fullmatch(place):
-            raise BabelclipError(
-                f"{path} places a module in {place!r}; a module lies in a sub-folder such as '1_Pooling', or beside "
-                "modules.json (''). Copy the folder again from the model's origin."
-            )
-        found.append((kind, folder / place))
-    return found
+    return [_module(path, folder, str(item.get("type")), str(item.get("path", ""))) for item in content]
 
 
-def _misplaced(folder: Path, modules: list[tuple[str, Path]]) -> BabelclipError:
-    listed = ", ".join(kind for kind, _ in modules)
-    return BabelclipError(
-        f"{folder / MODULES} lists {listed}; a text model is Transformer, Pooling, then any Dense and Normalize, and a "
-        "CLIP is one module alone. Give a model of that form."
-    )
+def _module(path: Path, folder: Path, given: str, place: str) -> tuple[str, Path]:
+    """Returns kind and folder of one module; `path` is the file that lists it.
 
-
-def _pooling(path: Path, has_prompt: bool) -> str:
-    """Returns our name of the pooling mode that a config states in either form."""
-    config = read_config(path)
-    modes = config.get("pooling_mode")
-    if modes is None:
-        modes = [mode for key, mode in _OLD_POOLING_KEYS.items() if config.get(key)] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else modes
-    if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in POOLINGS:
+    Raises:
+        BabelclipError: it is none of KINDS, or lies elsewhere than beside that file or in a sub-folder.
+    """
+    kind = given.rpartition(".")[2]
+    if not given.startswith("sentence_transformers.") or kind not in KINDS:
         raise BabelclipError(
-            f"{path} asks for the pooling {modes!r}; one of {', '.join(POOLINGS)} is read here. Give a model that "
-            "pools so, or save this one with another pooling."
+            f"{path} asks for the module {given!r}. {did_you_mean(kind, KINDS)} Other modules bring code of their "
+            "own, which is never run. Give a model of these modules."
         )
-    if has_prompt and config.get("include_prompt") is False:
+    if place and not _MODULE_FOLDER.fullmatch(place):
         raise BabelclipError(
-            f"{path} leaves the prompt out of the pooling (include_prompt is false), which is not done here. "
-            f"Take default_prompt_name out of {PROMPTS}, or set include_prompt to true if the model was trained so."
+            f"{path} places a module in {place!r}; a module lies in a sub-folder such as '1_Pooling', or beside "
+            "modules.json (''). Copy the folder again from the model's origin."
         )
-    return POOLINGS[modes[0]]
-
-
-def _head(folder: Path, modules: list[tuple[str, Path]], weights: Weights) -> list[LayerSpec]:
-    """Returns the head's layers and adds their tensors to `weights`."""
-    head: list[LayerSpec] = []
-    for kind, place in modules[2:]:
-        if kind == "Normalize":
-            head.append({"kind": "normalize"})
-        elif kind == "Dense":
-            tensors = open_tensors(place, _WEIGHTS)
-            layer = convert(tensors, [Rule(r"linear\.(weight|bias)", rf"head.{len(head)}.\1")])
-            weights.update(layer)
-            weights.origin.update({ours: f"{place.name}: {name}" for ours, name in layer.origin.items()})
-            head += _dense(place / CONFIG)
-        else:
-            raise _misplaced(folder, modules)
-    return head
-
-
-def _dense(path: Path) -> list[LayerSpec]:
-    config = read_config(path)
-    activation = str(config.get("activation_function", _DEFAULT_ACTIVATION))
-    if activation not in ACTIVATIONS:
-        raise BabelclipError(
-            f"{path} asks for the activation {activation!r}. {did_you_mean(activation, ACTIVATIONS)} "
-            "Names are never imported; give a model with one of these."
-        )
-    names = {config.get(key) or "sentence_embedding" for key in ("module_input_name", "module_output_name")}
-    if config.get("use_residual") or names != {"sentence_embedding"}:
-        raise BabelclipError(
-            f"{path} describes a Dense with a residual or on other features than the sentence embedding, which is not "
-            "read here. Give a model with plain Dense layers."
-        )
-    if not isinstance(config.get("out_features"), int):
-        raise BabelclipError(f"{path} has no whole number out_features. Copy it again from the model's origin.")
-    return [
-        {"kind": "linear", "out": config["out_features"], "bias": config.get("bias", True)},
-        *ACTIVATIONS[activation],
-    ]
+    return kind, folder / place
 
 
 def _default_prompt(folder: Path) -> str:
