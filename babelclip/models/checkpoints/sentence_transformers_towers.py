@@ -203,7 +203,8 @@ def _pooling(path: Path, has_prompt: bool) -> str:
     if has_prompt and config.get("include_prompt") is False:
         raise BabelclipError(
             f"{path} leaves the prompt out of the pooling (include_prompt is false), which is not done here. "
-            "Take default_prompt_name out of config_sentence_transformers.json, or set include_prompt to true if the model was trained so."
+            "Take default_prompt_name out of config_sentence_transformers.json, or set include_prompt to true if the "
+            "model was trained so."
         )
     return POOLINGS[modes[0]]
 

@@ -1,0 +1,106 @@
+"""Exports of open_clip bundles, read back by babelclip; tests/golden/exports.py reads them by open_clip itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import babelclip
+from babelclip.errors import BabelclipError
+from babelclip.models.clip import Clip
+from babelclip.models.export.openclip import export_openclip
+from babelclip.models.export.stored import ExportWarning
+from tests.golden.inputs import TEXTS
+from tests.models.export.parts import golden, image_differences, quietly, size, text_differences
+
+TRUNKS = {
+    "openclip_siglip": "vit_base_patch16_siglip_256",
+    "openclip_siglip_tanh": "vit_so400m_patch16_siglip_256",
+    "openclip_nllb_siglip": "vit_so400m_patch14_siglip_384",
+}
+NAMES = ["openclip_xlmr", "openclip_xlmr_bundle", "openclip_vit", "openclip_vit_quickgelu", "openclip_worldwide",
+         "openclip_resnet", "openai_vit", *TRUNKS]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_vector_is_bit_equal_after_a_round_trip(tmp_path, name):
+    clip = golden(name)
+    folder = quietly(export_openclip, clip, tmp_path / "bundle", timm_model_name=TRUNKS.get(name))
+    assert babelclip.models.checkpoints.reader_of(folder).NAME == "openclip"
+    back = babelclip.load(folder, device="cpu")
+    assert text_differences(clip, back).max() == 0
+    assert image_differences(clip, back).max() == 0
+    assert back.logit_scale == pytest.approx(clip.logit_scale, rel=1e-6)
+    assert back.logit_bias == clip.logit_bias
+
+
+def test_the_bundle_names_its_own_place_and_loads_here_from_another(tmp_path):
+    clip = golden("openclip_xlmr")
+    folder = export_openclip(clip, tmp_path / "bundle")
+    text_cfg = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
+    assert text_cfg["hf_model_name"] == str(folder.resolve())
+    assert (folder / "config.json").is_file()
+    moved = shutil.move(folder, tmp_path / "elsewhere")
+    assert text_differences(clip, babelclip.load(moved, device="cpu")).max() == 0
+
+
+def test_float16_keeps_the_scale_and_moves_little(tmp_path):
+    clip = golden("openclip_vit")
+    full = export_openclip(clip, tmp_path / "full")
+    half = export_openclip(clip, tmp_path / "half", dtype="float16")
+    assert size(half) < 0.7 * size(full)
+    back = babelclip.load(half, device="cpu")
+    assert back.logit_scale == pytest.approx(clip.logit_scale, rel=1e-6)
+    assert (clip.encode_text(TEXTS) * back.encode_text(TEXTS)).sum(axis=1).min() > 0.99999
+
+
+def test_an_altclip_picture_tower_joins_a_native_text_tower(tmp_path):
+    """Towers of other layouts fit where their parts do; what open_clip prepares otherwise is told."""
+    native, other = golden("openclip_vit"), golden("altclip_hub")
+    text = native.text
+    image = other.image
+    text.head = text.head.__class__(native.text.head[0].__class__(text.width, other.embed_dim, bias=False))
+    text.head_layers, text.embed_dim = [{"kind": "linear", "out": other.embed_dim, "bias": False}], other.embed_dim
+    for tower in (text, image):
+        tower.backbone.config.hidden_act = "gelu"
+    clip = Clip(space="test/tiny", text=text, image=image, logit_scale=10.0)
+    with pytest.warns(ExportWarning, match="half a pixel at the cut of the middle: rounded"):
+        folder = export_openclip(clip, tmp_path / "bundle")
+    assert text_differences(clip, babelclip.load(folder, device="cpu")).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mclip_xlmr", "a tower is not here.*babelclip.pair"),
+        ("altclip_hub", "head of the text tower is .*layer_norm"),
+        ("clip", "quick_gelu"),
+        ("siglip", "SigLIP 24 wide.*timm_model_name"),
+    ],
+)
+def test_what_has_no_place_there_is_named(tmp_path, name, message):
+    with pytest.raises(BabelclipError, match=message):
+        quietly(export_openclip, golden(name), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_model_without_a_scale_or_with_another_padding_is_refused(tmp_path):
+    clip = golden("openclip_xlmr")
+    with pytest.raises(BabelclipError, match="the logit scale is not here"):
+        export_openclip(replace(clip, logit_scale=None), tmp_path / "bundle")
+    clip.text.tokenizer.pad_id = 0
+    with pytest.raises(BabelclipError, match="pads with id 0 .* says 1"):
+        export_openclip(clip, tmp_path / "bundle")
+
+
+def test_weights_are_whole_tensors(tmp_path):
+    from safetensors.numpy import load_file
+
+    clip = golden("openclip_vit")
+    folder = export_openclip(clip, tmp_path / "bundle")
+    tensors = load_file(folder / "open_clip_model.safetensors")
+    np.testing.assert_array_equal(tensors["text_projection"], clip.text.head[0].weight.detach().numpy().T)
