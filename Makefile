@@ -61,7 +61,7 @@ $(VENV)/.installed-starter: requirements/starter.txt | $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed
-	$(INSTALL) -e '.[train,legacy,dev]'
+	$(INSTALL) -e '.[train,legacy,export,dev]'
 	@touch $@
 
 clean:
