@@ -8,7 +8,7 @@ import sys
 import typer
 
 from babelclip import __version__
-from babelclip.cli import demo, embed, evaluate, models, search, starter, train, trim
+from babelclip.cli import demo, embed, evaluate, export, models, search, starter, train, trim
 from babelclip.errors import BabelclipError, MissingExtraError
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ for verb in (
     embed.embed,
     train.train,
     evaluate.evaluate,
+    export.export,
     trim.trim,
 ):
     app.command()(verb)
