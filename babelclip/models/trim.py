@@ -75,9 +75,7 @@ def tokens_to_keep(
     common = vocabulary.characters(COMMON)
     keep = vocabulary.required() | _ids_of_settings(text, vocabulary)
     keep |= vocabulary.single(common | _ASCII | vocabulary.characters(s for code in codes for s in scripts_of(code)))
-    keep |= _used(text.tokenizer, vocabulary, [""], 1)  # the prefix
-    if texts:
-        keep |= _used(text.tokenizer, vocabulary, [one for given in texts.values() for one in given], min_count)
+    keep |= _used(text.tokenizer, vocabulary, [one for given in texts.values() for one in given], min_count)
     keep = vocabulary.with_parts(keep)
     by_script = [script for code in codes if code not in texts for script in scripts_of(code)]
     if by_script:
@@ -224,13 +222,13 @@ def _check_script(vocabulary: Vocabulary, code: str) -> None:
     if not vocabulary.spells_bytes and not vocabulary.characters(scripts_of(code)):
         raise BabelclipError(
             f"The tokenizer has no piece in the script of {languages.name(code)} ({code}: "
-            f"{', '.join(scripts_of(code))}), so its texts are unknown to this model, trimmed or not. "
-            "Leave the language out."
+            f"{', '.join(scripts_of(code))}), so its texts are unknown to this model. Leave the language out, or take "
+            "the original model if this one was trimmed before."
         )
 
 
 def _used(tokenizer: TextTokenizer, vocabulary: Vocabulary, texts: Sequence[str], min_count: int) -> set[int]:
-    """Returns the ids that the texts are cut into, uncut at the model's longest length, and dead ends of WordPiece."""
+    """Returns the ids that the texts are cut into at any length, those of the prefix, and dead ends of WordPiece."""
     plain = Tokenizer.from_str(tokenizer.to_json())
     uncut = tokenizer_like(tokenizer, plain, max_length=_NO_LIMIT, pad_to=None, language=None)
     counts = np.zeros(max(vocabulary.pieces) + 1, dtype=np.int64)
@@ -242,7 +240,7 @@ def _used(tokenizer: TextTokenizer, vocabulary: Vocabulary, texts: Sequence[str]
         if vocabulary.kind == "WordPiece":
             lost = (text for text, row in zip(chunk, rows, strict=True) if vocabulary.unknown in row)
             dead |= vocabulary.dead_ends((tokenizer.prefix + clean(text) for text in lost), plain)
-    return {int(index) for index in np.flatnonzero(counts >= min_count)} | dead
+    return {int(index) for index in np.flatnonzero(counts >= min_count)} | dead | set(uncut([""])[0])
 
 
 def _ids_of_settings(text: TextEncoder, vocabulary: Vocabulary) -> set[int]:

@@ -71,12 +71,13 @@ def measure(before: TextTokenizer, after: TextTokenizer, texts: Texts) -> dict[s
         return {}
     old_vocabulary, new_vocabulary = read_vocabulary(before), read_vocabulary(after)
     old_ids = _old_ids(old_vocabulary, new_vocabulary)
+    bare, clean = (_bare(before), _bare(after)), cleaning_rule(before.cleaning)
     results = {}
     for code, listed in texts.items():
         told = code if before.language is not None else None
         old, new = before(listed, told), after(listed, told)
         changed = _changed(old, new, old_ids)
-        words, words_changed = _words(before, after, listed, changed, old_ids)
+        words, words_changed = _words(*bare, [clean(text) for text in listed], changed, old_ids)
         results[code] = {
             "texts": len(listed),
             "texts_changed": int(changed.sum()),
@@ -131,20 +132,23 @@ def texts_of_pieces(tokenizer: TextTokenizer, number: int = 64, seed: int = 0) -
     plain = [piece.replace("▁", " ").strip() for piece in vocabulary.spelled.values()]
     words = [word for word in plain if word]
     rng = np.random.default_rng(seed)
-    return [" ".join(rng.choice(words, size=rng.integers(1, 13))) for _ in range(number)] if words else []
+    lengths = rng.integers(1, 13, size=number if words else 0)
+    return [" ".join(words[at] for at in rng.integers(len(words), size=length)) for length in lengths]
+
+
+def _bare(tokenizer: TextTokenizer) -> TextTokenizer:
+    """Returns the tokenizer without what happens to whole texts, for words."""
+    return tokenizer_like(tokenizer, cleaning="none", prefix="", pad_to=None, language=None)
 
 
 def _words(
     before: TextTokenizer, after: TextTokenizer, texts: Sequence[str], changed: np.ndarray, old_ids: np.ndarray
 ) -> tuple[int, int]:
-    """Returns the number of words in N texts, and how many are cut otherwise; only changed texts have such words."""
-    clean = cleaning_rule(before.cleaning)
-    lists = [clean(text).split() for text in texts]
+    """Returns the number of words in N cleaned texts, and how many are cut otherwise; changed texts alone have such."""
+    lists = [text.split() for text in texts]
     counts = Counter(word for words, other in zip(lists, changed, strict=True) if other for word in words)
-    # As they stand inside a text: cleaned with it, and behind a space.
-    bare = {"cleaning": "none", "prefix": "", "pad_to": None, "language": None}
-    spaced = [f" {word}" for word in counts]
-    differ = _changed(tokenizer_like(before, **bare)(spaced), tokenizer_like(after, **bare)(spaced), old_ids)
+    spaced = [f" {word}" for word in counts]  # as inside a text
+    differ = _changed(before(spaced), after(spaced), old_ids)
     return sum(map(len, lists)), sum(count for count, other in zip(counts.values(), differ, strict=True) if other)
 
 

@@ -22,6 +22,7 @@ Entry points: `read_vocabulary`, `Vocabulary`, `without`.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -158,7 +159,8 @@ class Vocabulary:
                     found |= {vocabulary[piece] for piece in _longest_first(word, vocabulary, prefix)}
         return found
 
-    def _merges(self) -> Iterator[tuple[str, str]]:
+    def merges(self) -> Iterator[tuple[str, str]]:
+        """Yields the pairs that BPE joins, the first to be joined first."""
         for merge in self.content["model"]["merges"]:
             left, right = merge.split(" ") if isinstance(merge, str) else merge
             yield left, right
@@ -202,8 +204,14 @@ def without(vocabulary: Vocabulary, numbers: Mapping[int, int]) -> Tokenizer:
     Raises:
         BabelclipError: the pieces that stay make no tokenizer.
     """
-    content = json.loads(json.dumps(vocabulary.content))
-    model = content["model"]
+    model = dict(vocabulary.content["model"])
+    # The vocabulary is large and only read; what is changed in place is copied.
+    content = vocabulary.content | {
+        "model": model,
+        "added_tokens": [dict(token) for token in vocabulary.content["added_tokens"]],
+        "post_processor": copy.deepcopy(vocabulary.content["post_processor"]),
+        "padding": None,
+    }
     if vocabulary.kind == "Unigram":
         model["vocab"] = [entry for index, entry in enumerate(model["vocab"]) if index in numbers]
         model["unk_id"] = None if model["unk_id"] is None else numbers[model["unk_id"]]
@@ -219,12 +227,10 @@ def without(vocabulary: Vocabulary, numbers: Mapping[int, int]) -> Tokenizer:
     for token in content["added_tokens"]:
         token["id"] = numbers[token["id"]]
     _renumber_processor(content["post_processor"], numbers)
-    content["padding"] = None
     tokenizer = Tokenizer.from_str(json.dumps(content))
-    whole = Tokenizer.from_str(json.dumps(vocabulary.content))
-    for index, piece in vocabulary.pieces.items():
-        # A piece listed twice counts by its last id.
-        if index in numbers and whole.token_to_id(piece) == index and tokenizer.token_to_id(piece) != numbers[index]:
+    # A piece listed twice counts by its last id.
+    for piece, index in {piece: index for index, piece in vocabulary.pieces.items()}.items():
+        if index in numbers and tokenizer.token_to_id(piece) != numbers[index]:
             raise BabelclipError(
                 f"The piece {piece!r} would get the id {tokenizer.token_to_id(piece)} in place of {numbers[index]}: "
                 "the ids of this tokenizer's added tokens leave gaps. Keep this model whole."
