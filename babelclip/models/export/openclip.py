@@ -195,6 +195,8 @@ def _hf_text(text: TextEncoder, folder: Path, name: str) -> tuple[dict[str, Any]
     write_json(folder / "config.json", config)
     text_cfg: dict[str, Any] = {
         "hf_model_name": name,
+        # Its weights are in the bundle; open_clip would look for others where the caller gives a text_cfg.
+        "hf_model_pretrained": False,
         "hf_pooler_type": pooler,
         "hf_proj_type": _projection(text),
         "context_length": text.tokenizer.max_length,

@@ -78,7 +78,7 @@ def test_what_has_no_place_there_is_named(tmp_path, name, message):
 def test_a_prefix_and_a_picture_tower_are_refused(tmp_path):
     clip = golden("mclip_xlmr")
     clip.text.tokenizer.prefix = "query: "
-    with pytest.raises(BabelclipError, match="'query: ' before every text.*sentence-transformers"):
+    with pytest.raises(BabelclipError, match=r"'query: ' before every text.*sentence-transformers"):
         export_mclip(clip, tmp_path / "mclip")
     with pytest.raises(BabelclipError, match="text tower alone"):
         quietly(export_mclip, golden("clip"), tmp_path / "mclip", towers="image")

@@ -93,7 +93,7 @@ def test_a_model_without_a_scale_or_with_another_padding_is_refused(tmp_path):
     with pytest.raises(BabelclipError, match="the logit scale is not here"):
         export_openclip(replace(clip, logit_scale=None), tmp_path / "bundle")
     clip.text.tokenizer.pad_id = 0
-    with pytest.raises(BabelclipError, match="pads with id 0 .* says 1"):
+    with pytest.raises(BabelclipError, match=r"pads with id 0 .* says 1"):
         export_openclip(clip, tmp_path / "bundle")
 
 

@@ -1,4 +1,4 @@
-"""Exports to sentence-transformers, read back by babelclip; tests/golden/exports.py reads them by the library itself."""
+"""Exports to sentence-transformers, read back by babelclip; tests/golden/exports.py uses the library itself."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_layer_that_has_no_place_there_is_named(tmp_path, layer):
 def test_an_own_preprocessing_that_no_processor_has_is_refused(tmp_path):
     image = make_image_encoder()
     image.preprocess = type(image.preprocess)(resize=32, crop=32, fit="pad")
-    with pytest.raises(BabelclipError, match="fit 'pad'.*towers='text'"):
+    with pytest.raises(BabelclipError, match=r"fit 'pad'.*towers='text'"):
         export_sentence_transformers(Clip(space="test/tiny", image=image), tmp_path / "st")
 
 
