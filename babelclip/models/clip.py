@@ -12,9 +12,10 @@ import numpy as np
 
 from babelclip import languages
 from babelclip.errors import BabelclipError, SpaceMismatchError
+from babelclip.models.encoding import Device
 from babelclip.models.image import ImageEncoder
 from babelclip.models.preprocess import Picture
-from babelclip.models.text import DEFAULT_TOKEN_BUDGET, TextEncoder, normalize_rows
+from babelclip.models.text import TextEncoder, normalize_rows
 
 if TYPE_CHECKING:
     from babelclip.models.conditioning import TokenStates
@@ -76,7 +77,8 @@ class Clip:
         normalize: bool = True,
         *,
         lang: str | Sequence[str] | None = None,
-        token_budget: int = DEFAULT_TOKEN_BUDGET,
+        token_budget: int | None = None,
+        devices: Sequence[Device] | None = None,
         progress: bool = False,
     ) -> np.ndarray:
         """Returns text features (N, D) float32, rows L2-normalised unless `normalize=False`; input order is kept.
@@ -86,7 +88,9 @@ class Clip:
             normalize: False gives the raw projection, which teacher learning regresses on.
             lang: language of the texts, or one for each (BCP-47). Models whose first token names the language read it
                 (NLLB-CLIP); for all others it only brings a warning where the model was not trained on that language.
-            token_budget: most tokens of a padded batch; changes speed and memory, results only by rounding.
+            token_budget: most tokens of a padded batch; changes speed and memory, results only by rounding. None takes
+                1024 on a processor and 32768 on a GPU.
+            devices: several devices of this machine, for example ["cuda:0", "cuda:1"]; None means where the tower is.
             progress: show a bar on stderr.
 
         Example:
@@ -100,7 +104,7 @@ class Clip:
         tower = self._text_tower()
         if lang is not None:
             self._warn_of_undeclared([lang] if isinstance(lang, str) else lang)
-        return tower.encode(texts, normalize, lang=lang, token_budget=token_budget, progress=progress)
+        return tower.encode(texts, normalize, lang=lang, token_budget=token_budget, devices=devices, progress=progress)
 
     def encode_tokens(self, texts: str | Sequence[str], **settings: Any) -> TokenStates:
         """Returns token states (N, T, W), mask and pooled vectors of texts, as diffusion models take them.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,19 +12,14 @@ import torch
 from torch import nn
 
 from babelclip.errors import BabelclipError
-from babelclip.models.batching import token_batches
+from babelclip.models.encoding import Device, encode_texts
+from babelclip.models.encoding import inference as inference
 from babelclip.models.head import LayerSpec, backbone_width, build_head
 from babelclip.models.pooling import pool
 from babelclip.models.tokenization import TextTokenizer
-from babelclip.progress import progress_bar
 
 if TYPE_CHECKING:
     from babelclip.models.conditioning import TokenStates
-
-# Texts tokenised at once. Large enough for the sort to find equal lengths, small enough for memory.
-_TOKENISE_AT_ONCE = 65536
-# Larger passes fall out of the processor's cache (width 384, one core, docs/log.md: 8192 is a quarter slower).
-DEFAULT_TOKEN_BUDGET = 1024
 
 
 class TextEncoder(nn.Module):
@@ -66,17 +60,20 @@ class TextEncoder(nn.Module):
         """Width H of the pooled vector that enters the head."""
         return backbone_width(self.backbone, self.pooling)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Returns the raw projection (N, D), not normalised, for token ids and mask, both (N, T) int64."""
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns the raw projection (N, D), not normalised, for token ids and mask, both (N, T) int64.
+
+        Without a mask every token is read, which is the same and faster where no row is padded.
+        """
         features: torch.Tensor = self.head(self.pooled(input_ids, attention_mask))
         return features
 
-    def pooled(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def pooled(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Returns the pooled backbone output (N, H) before the head."""
         output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
         return self.pool_output(output, input_ids, attention_mask)
 
-    def pool_output(self, output: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def pool_output(self, output: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """Returns the vector (N, H) that enters the head, for what the backbone gave."""
         if self.pooling == "pooler":
             pooled: torch.Tensor = output.pooler_output
@@ -91,9 +88,19 @@ class TextEncoder(nn.Module):
         return self.tokenizer(texts, lang)
 
     def pad(self, token_ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns `input_ids` and `attention_mask` (N, T) int64 on the tower's device."""
-        device = next(self.parameters()).device
+        """Returns `input_ids` and `attention_mask` (N, T) int64 on the tower's device.
+
+        Raises:
+            BabelclipError: the tokenizer gives ids that the backbone has no row for.
+        """
         input_ids, attention_mask = self.tokenizer.pad(token_ids)
+        rows = self.backbone.config.vocab_size
+        if input_ids.numel() and int(input_ids.max()) >= rows:
+            raise BabelclipError(
+                f"The tokenizer gave token {int(input_ids.max())}, and the text tower has rows for {rows} tokens. "
+                "Tokenizer and weights must be of one model: copy the model's folder again from its origin."
+            )
+        device = next(self.parameters()).device
         return input_ids.to(device), attention_mask.to(device)
 
     def encode(
@@ -102,8 +109,9 @@ class TextEncoder(nn.Module):
         normalize: bool = True,
         *,
         lang: str | Sequence[str] | None = None,
-        token_budget: int = DEFAULT_TOKEN_BUDGET,
+        token_budget: int | None = None,
         before_head: bool = False,
+        devices: Sequence[Device] | None = None,
         progress: bool = False,
     ) -> np.ndarray:
         """Returns text features (N, D) float32, rows L2-normalised unless `normalize=False`; input order is kept.
@@ -112,28 +120,25 @@ class TextEncoder(nn.Module):
             texts: one string counts as a list of one. An empty list gives (0, D).
             normalize: False gives the raw projection, which teacher learning regresses on.
             lang: language of the texts, or one for each (BCP-47); read by models whose first token names it (NLLB).
-            token_budget: most tokens of a padded batch; changes speed and memory, results only by rounding.
+            token_budget: most tokens of a padded batch; changes speed and memory, results only by rounding. None takes
+                1024 on a processor and 32768 on a GPU.
             before_head: return the pooled vectors (N, H) that enter the head, never normalised.
+            devices: several devices of this machine, for example ["cuda:0", "cuda:1"]; None means where the tower is.
             progress: show a bar on stderr.
 
         Raises:
             BabelclipError: an item is not a string, or `lang` is no language of the model or has another length.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
-        langs = _one_each(lang, len(texts))
-        width = self.width if before_head else self.embed_dim
-        features = np.empty((len(texts), width), dtype=np.float32)
-        forward = self.pooled if before_head else self.forward
-        with inference(self), progress_bar("Texts", len(texts), shown=progress, unit="texts") as advance:
-            for start in range(0, len(texts), _TOKENISE_AT_ONCE):
-                token_ids = self.tokenize(
-                    texts[start : start + _TOKENISE_AT_ONCE],
-                    None if langs is None else langs[start : start + _TOKENISE_AT_ONCE],
-                )
-                for rows in token_batches([len(ids) for ids in token_ids], token_budget):
-                    batch = forward(*self.pad([token_ids[row] for row in rows]))
-                    features[start + rows] = batch.float().cpu().numpy()
-                    advance(len(rows))
+        features = encode_texts(
+            self,
+            texts,
+            lang=lang,
+            token_budget=token_budget,
+            before_head=before_head,
+            devices=devices,
+            progress=progress,
+        )
         return normalize_rows(features) if normalize and not before_head else features
 
     def encode_tokens(self, texts: str | Sequence[str], **settings: Any) -> TokenStates:
@@ -143,31 +148,10 @@ class TextEncoder(nn.Module):
         return encode_tokens(self, texts, **settings)
 
 
-@contextlib.contextmanager
-def inference(module: nn.Module) -> Iterator[None]:
-    """Runs the block in eval mode without gradients, and puts the training mode back afterwards."""
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        module.train(was_training)
-
-
 def normalize_rows(features: np.ndarray) -> np.ndarray:
     """Returns float32 rows of unit length; a row of zeros stays zero."""
     norms = np.linalg.norm(features, axis=-1, keepdims=True)
     return np.asarray(features / np.maximum(norms, 1e-12), dtype=np.float32)
-
-
-def _one_each(lang: str | Sequence[str] | None, texts: int) -> list[str] | None:
-    if lang is None:
-        return None
-    langs = [lang] * texts if isinstance(lang, str) else list(lang)
-    if len(langs) != texts:
-        raise BabelclipError(f"{len(langs)} languages were given for {texts} texts. Give one for each, or one for all.")
-    return langs
 
 
 # Towers that the Auto classes do not list in every version: 5.0 has neither a config nor a model under these names.

@@ -127,13 +127,11 @@ class TextTokenizer:
 
     def pad(self, token_ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns `input_ids` and `attention_mask`, both int64 (N, T), T the longest row, padded on the right."""
-        longest = max((len(row) for row in token_ids), default=0)
-        input_ids = np.full((len(token_ids), longest), self.pad_id, dtype=np.int64)
-        attention_mask = np.zeros((len(token_ids), longest), dtype=np.int64)
-        for row, ids in enumerate(token_ids):
-            input_ids[row, : len(ids)] = ids
-            attention_mask[row, : len(ids)] = 1
-        return torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
+        lengths = np.asarray([len(row) for row in token_ids], dtype=np.int64)
+        attention_mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        input_ids = np.full(attention_mask.shape, self.pad_id, dtype=np.int64)
+        input_ids[attention_mask] = [token for row in token_ids for token in row]
+        return torch.from_numpy(input_ids), torch.from_numpy(attention_mask.astype(np.int64))
 
     @property
     def vocabulary_size(self) -> int:

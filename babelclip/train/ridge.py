@@ -8,12 +8,12 @@ from torch import nn
 
 from babelclip.data.captions import Captions
 from babelclip.errors import BabelclipError
-from babelclip.models.text import DEFAULT_TOKEN_BUDGET, TextEncoder
+from babelclip.models.text import TextEncoder
 from babelclip.train.losses import dim_mismatch
 
 
 def pooled_features(
-    student: TextEncoder, captions: Captions, *, token_budget: int = DEFAULT_TOKEN_BUDGET, progress: bool = False
+    student: TextEncoder, captions: Captions, *, token_budget: int | None = None, progress: bool = False
 ) -> np.ndarray:
     """Returns the pooled backbone output before the head (N, H) float32, not normalised, in the order of `captions`."""
     return student.encode(captions.texts, before_head=True, token_budget=token_budget, progress=progress)
