@@ -181,6 +181,9 @@ def export_checked(
         size = sum(path.stat().st_size for path in written.rglob("*") if path.is_file())
         if kept:
             _move(written, folder)
+            if to == "openclip":
+                # Its config names the place that it was written to.
+                import_module(f"{__name__}.openclip").placed(folder, written)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     notes = tuple(dict.fromkeys(str(warning.message) for warning in caught if _is_note(warning)))

@@ -20,6 +20,8 @@ import torch
 
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_folder, write_json
+from babelclip.models.checkpoints.build import read_config
+from babelclip.models.checkpoints.openclip import CONFIG
 from babelclip.models.clip import Clip
 from babelclip.models.export import openclip_blocks as blocks
 from babelclip.models.export.hf_files import save_weights
@@ -82,7 +84,7 @@ def export_openclip(
             model_cfg["init_logit_bias"] = clip.logit_bias
             scalars["logit_bias"] = torch.tensor(clip.logit_bias)
         config = {"model_cfg": {"embed_dim": clip.embed_dim, **model_cfg}, "preprocess_cfg": preprocess_cfg}
-        write_json(temporary / "open_clip_config.json", config)
+        write_json(temporary / CONFIG, config)
         save_weights({**stored(tensors, dtype), **scalars}, temporary / "open_clip_model.safetensors")
         write_readme(
             temporary,
@@ -95,6 +97,17 @@ def export_openclip(
         )
     warn_of(notes, "open_clip")
     return folder
+
+
+def placed(folder: Path, was: Path) -> None:
+    """Sets the paths in a bundle that was written to `was` and has since been moved to `folder`."""
+    path = folder / CONFIG
+    content = read_config(path)
+    text_cfg = content["model_cfg"]["text_cfg"]
+    for key in ("hf_model_name", "hf_tokenizer_name"):
+        if text_cfg.get(key) == str(was.resolve()):
+            text_cfg[key] = str(folder.resolve())
+    write_json(path, content)
 
 
 def _model(

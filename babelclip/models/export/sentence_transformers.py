@@ -250,8 +250,11 @@ def _dense(width: int, out: int, tensors: dict[str, torch.Tensor]) -> _Module:
 
 def _write_row(folder: Path, modules: list[_Module], dtype: str, notes: list[str]) -> None:
     """Writes modules that follow one another, the Transformer beside modules.json."""
-    # Names of before version 6, which it still takes, where nothing in the row is newer.
-    old = modules[0].files["sentence_bert_config.json"].keys() == {"max_seq_length"}
+    # Names of before version 6, which it still takes, where older versions compute the same. With a CLIP they would
+    # leave the weights random, in silence; the names of today stop them.
+    first = modules[0].files
+    old = first["sentence_bert_config.json"].keys() == {"max_seq_length"}
+    old = old and first["config.json"]["model_type"] in (*_BERT_TYPES, "distilbert")
     listed = []
     for number, module in enumerate(modules):
         place = f"{number}_{module.kind}" if number else ""

@@ -48,6 +48,15 @@ def test_the_bundle_names_its_own_place_and_loads_here_from_another(tmp_path):
     assert text_differences(clip, babelclip.load(moved, device="cpu")).max() == 0
 
 
+def test_a_bundle_that_was_compared_first_names_where_it_ended_up(tmp_path):
+    from babelclip.models.export import export_checked
+
+    done = export_checked(golden("openclip_xlmr"), tmp_path / "bundle", to="openclip")
+    assert done.kept
+    text_cfg = json.loads((tmp_path / "bundle" / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
+    assert text_cfg["hf_model_name"] == text_cfg["hf_tokenizer_name"] == str((tmp_path / "bundle").resolve())
+
+
 def test_float16_keeps_the_scale_and_moves_little(tmp_path):
     clip = golden("openclip_vit")
     full = export_openclip(clip, tmp_path / "full")

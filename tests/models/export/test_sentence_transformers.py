@@ -76,6 +76,13 @@ def test_a_plain_text_tower_is_written_as_every_version_reads_it(tmp_path):
     assert json.loads((folder / "1_Pooling" / "config.json").read_text())["pooling_mode_mean_tokens"] is True
 
 
+def test_a_clip_text_tower_is_written_so_that_old_versions_stop(tmp_path):
+    """sentence-transformers 3.4 leaves its weights random under the old names, without a word."""
+    folder = quietly(export_sentence_transformers, golden("metaclip2"), tmp_path / "st", towers="text")
+    types = [module["type"] for module in json.loads((folder / "modules.json").read_text())]
+    assert types[0] == "sentence_transformers.base.modules.transformer.Transformer"
+
+
 def test_float16_halves_the_files_and_moves_little(tmp_path):
     clip = golden("mclip_xlmr")
     full = export_sentence_transformers(clip, tmp_path / "full")
