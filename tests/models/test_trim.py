@@ -32,12 +32,12 @@ PUBLISHED = (
 CAPTIONS = {"en": ["a dog in the snow!", "The DOG's tail"], "sv": ["hundar i snön"]}
 
 
-def tower(tokenizer: Tokenizer, pad_id: int = 0) -> TextEncoder:
-    """A narrow random BERT around any tokenizer."""
+def tower(tokenizer: Tokenizer, pad_id: int = 0, model_type: str = "bert") -> TextEncoder:
+    """A narrow random encoder around any tokenizer."""
     text_tokenizer = TextTokenizer(tokenizer, max_length=32, pad_id=pad_id)
     torch.manual_seed(0)
     config = {
-        "model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "model_type": model_type, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
         "intermediate_size": 8, "vocab_size": text_tokenizer.vocabulary_size, "max_position_embeddings": 32,
         "pad_token_id": pad_id,
     }  # fmt: skip
@@ -271,10 +271,11 @@ def test_wordpiece_cuts_covered_texts_alike_unknown_words_included(pieces, cover
 
 
 def test_a_unigram_piece_of_the_lowest_score_stays_so_that_unknown_costs_the_same():
-    # Of "xb" the whole piece (-15) is cheaper than unknown + "b" (-20 - 10 - 1). Without "low" it were -2 - 10 - 1.
-    text = tower(unigram({"a": -2.0, "b": -1.0, "xb": -15.0, "low": -20.0}))
-    small = trim_text(text, tokens_to_keep(text, ["en"], {"en": ["xb"]}))
-    assert segments(small, ["xb"]) == segments(text, ["xb"]) == [["▁", "xb"]]
+    # "xbcd" is xb + cd (-30): an unknown x before "bcd" costs -50 - 10 - 1. Without "low" it would be -15 - 10 - 1.
+    text = tower(unigram({"xb": -15.0, "cd": -15.0, "bcd": -1.0, "low": -50.0}))
+    covered = ["xbcd", "bcd"]
+    small = trim_text(text, tokens_to_keep(text, ["en"], {"en": covered}))
+    assert segments(small, covered) == segments(text, covered) == [["▁", "xb", "cd"], ["▁", "bcd"]]
 
 
 def test_bpe_keeps_the_merges_on_the_way_and_drops_those_of_other_words():
@@ -296,9 +297,19 @@ def test_bpe_keeps_the_merges_on_the_way_and_drops_those_of_other_words():
 def test_wordpiece_keeps_the_pieces_of_a_dead_end():
     # "abcd" takes "abc", and nothing fits the rest; without "abc" it would be cut into "ab" and "##cd".
     text = tower(wordpiece(["a", "b", "c", "d", "ab", "abc", "##cd"]))
-    assert segments(text, ["abcd"]) == [["[UNK]"]]
-    small = trim_text(text, tokens_to_keep(text, ["en"], {"en": ["abcd", "a"]}))
-    assert segments(small, ["abcd"]) == [["[UNK]"]]
+    covered = ["abcd", "ab", "bcd"]
+    assert segments(text, covered) == [["[UNK]"], ["ab"], ["b", "##cd"]]
+    small = trim_text(text, tokens_to_keep(text, ["en"], {"en": covered}))
+    assert segments(small, covered) == segments(text, covered)
+
+
+def test_positions_that_count_from_the_padding_stay_where_they_were():
+    tokenizer = Tokenizer(models.Unigram([("ж", -2.0), ("я", -2.0), ("<pad>", 0.0), ("<unk>", 0.0), ("a", -1.0)], 3))
+    text = tower(tokenizer, pad_id=2, model_type="xlm-roberta")
+    small = trim_text(text, tokens_to_keep(text, ["en"]))
+    assert (small.tokenizer.pad_id, small.backbone.config.pad_token_id) == (2, 2)
+    texts = ["a", "aaa"]
+    np.testing.assert_array_equal(small.encode(texts, normalize=False), text.encode(texts, normalize=False))
 
 
 def test_bytes_of_a_byte_level_tokenizer_always_stay():
