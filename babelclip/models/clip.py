@@ -42,6 +42,7 @@ class Clip:
         name: what results and reports call this model.
         attribution: sources and licences of the weights and the training text, carried into every copy.
         revision: commit of the hub repository that the weights come from; empty for a folder.
+        fidelity: what the dtype chosen at load costs against float32, measured; empty where nothing was lowered.
     """
 
     space: str
@@ -53,6 +54,7 @@ class Clip:
     attribution: tuple[str, ...] = field(default=())
     logit_bias: float | None = None
     revision: str = ""
+    fidelity: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         towers = [tower for tower in (self.text, self.image) if tower is not None]

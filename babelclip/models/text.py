@@ -94,7 +94,8 @@ class TextEncoder(nn.Module):
             BabelclipError: the tokenizer gives ids that the backbone has no row for.
         """
         input_ids, attention_mask = self.tokenizer.pad(token_ids)
-        rows = self.backbone.config.vocab_size
+        config: Any = self.backbone.config
+        rows: int = config.vocab_size
         if input_ids.numel() and int(input_ids.max()) >= rows:
             raise BabelclipError(
                 f"The tokenizer gave token {int(input_ids.max())}, and the text tower has rows for {rows} tokens. "

@@ -33,8 +33,6 @@ READERS = (
     "openai",
 )
 TOWERS = ("both", "text", "image")
-# The fastest dtype is not chosen yet: "auto" is exact (see docs/architecture.md).
-DTYPES = {"auto": "float32", "float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
 
 
 def load(
@@ -56,7 +54,9 @@ def load(
             repository "organisation/name", with "@revision" where another than the card's or `main` is wanted.
         towers: "both", "text" or "image"; the absent tower is neither fetched, read nor built. A model that has only
             one gives that one for "both".
-        dtype: "float32" (which "auto" means), "bfloat16" or "float16"; vectors come out as float32 in any case.
+        dtype: "auto" is bfloat16 where the device has the instructions and vectors keep a cosine of 0.9999 to float32,
+            else float32. "float32", "bfloat16", "float16", or "int8" (text tower, CPU; a quarter of the memory).
+            Vectors come out as float32 in any case; `clip.fidelity` says what a lower precision cost.
         device: where the towers go; None takes CUDA where it is available, else the CPU.
         space: the embedding space of a folder that does not state it, for example of an own student.
         progress: show a bar while files are fetched.
@@ -69,7 +69,9 @@ def load(
         BabelclipError: the folder is missing or of no known layout, a file is damaged, a tensor is missing, unused
             or of another shape, the hub cannot be reached, or an argument has a value that is not listed above.
     """
-    for value, allowed, argument in ((towers, TOWERS, "towers"), (dtype, tuple(DTYPES), "dtype")):
+    from babelclip.models.precision import DTYPES, set_precision
+
+    for value, allowed, argument in ((towers, TOWERS, "towers"), (dtype, DTYPES, "dtype")):
         if value not in allowed:
             raise BabelclipError(f"{argument}={value!r} is not known. {did_you_mean(value, allowed)}")
     if str(name_or_dir) and Path(name_or_dir).is_dir():
@@ -79,10 +81,7 @@ def load(
     import torch
 
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    for tower in (clip.text, clip.image):
-        if tower is not None:
-            tower.to(device=place, dtype=getattr(torch, DTYPES[dtype])).eval()
-    return clip
+    return set_precision(clip, dtype, place)
 
 
 def reader_of(folder: Path) -> Any:
