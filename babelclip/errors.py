@@ -45,6 +45,13 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     return f"Allowed: {', '.join(names)}."
 
 
+def shown(text: object, limit: int = 200) -> str:
+    """Returns words of a stranger, a name or an error about it, fit for a message: one short line, printable."""
+    line = " ".join(str(text)[: 4 * limit].split())
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    return line if len(line) <= limit else f"{line[:limit]}…"
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Returns the imported `module`.
 

@@ -14,6 +14,7 @@ from babelclip.models.checkpoints.keymap import Weights, fill
 from babelclip.models.head import LayerSpec
 from babelclip.models.image import ImageEncoder, build_image_backbone
 from babelclip.models.preprocess import Preprocess
+from babelclip.models.quantize import allocate
 from babelclip.models.text import TextEncoder, build_text_backbone
 from babelclip.models.tokenization import TextTokenizer
 
@@ -26,6 +27,7 @@ def text_tower(
     tokenizer: TextTokenizer,
     weights: Weights,
     token_head: list[LayerSpec] | None = None,
+    int8: bool = False,
 ) -> TextEncoder:
     """Returns a text tower filled from `weights` (names `backbone.*`, `head.N.*`, `token_head.N.*`).
 
@@ -36,6 +38,7 @@ def text_tower(
         tokenizer: texts to ids.
         weights: every tensor of the tower, no other.
         token_head: layers for token states, where the checkpoint has them (AltDiffusion-m18).
+        int8: the weights are those of a tower that `quantize` has rounded.
 
     Raises:
         BabelclipError: the config does not build, or weights are missing, left over or of another shape.
@@ -49,7 +52,7 @@ def text_tower(
             raise
         except _CONFIG_FAULTS as error:
             raise _unbuildable(weights.path, backbone, error) from error
-    fill(text, weights)
+    fill(allocate(text) if int8 else text, weights)
     return text
 
 

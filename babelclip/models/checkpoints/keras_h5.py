@@ -24,8 +24,7 @@ from typing import Any
 
 import torch
 
-from babelclip.errors import BabelclipError, require
-from babelclip.models.checkpoints.safe_pickle import shown
+from babelclip.errors import BabelclipError, require, shown
 from babelclip.models.checkpoints.tensors import Entry
 
 BODIES = ("bert", "roberta", "distilbert")

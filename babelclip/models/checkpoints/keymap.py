@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, shown
 
 # Faults named in one error; a wrong config makes hundreds.
 _SHOWN = 8
@@ -162,5 +162,5 @@ def _contiguous(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _listed(items: Sequence[str], separator: str = ", ") -> str:
-    shown = separator.join(items[:_SHOWN])
-    return f"{shown}{separator}and {len(items) - _SHOWN} more" if len(items) > _SHOWN else shown
+    named = separator.join(shown(item) for item in items[:_SHOWN])
+    return f"{named}{separator}and {len(items) - _SHOWN} more" if len(items) > _SHOWN else named

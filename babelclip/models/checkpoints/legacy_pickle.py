@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, shown
 from babelclip.files import atomic_path
 from babelclip.models.checkpoints import safe_pickle
 
@@ -76,7 +76,7 @@ def read_linear_head(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
         kernel, bias = (item.numpy() for item in content)
     except (*safe_pickle.FAULTS,) as error:
         raise BabelclipError(
-            f"{path} does not hold a linear head ({type(error).__name__}: {safe_pickle.shown(error)}). It must be a "
+            f"{path} does not hold a linear head ({type(error).__name__}: {shown(error)}). It must be a "
             "list [kernel (H, D), bias (D,)] of float arrays. Copy the file again from its origin."
         ) from error
     _check_shapes(path, kernel.shape, bias.shape)
@@ -199,7 +199,7 @@ def _finder(path: Path) -> Any:
         if (module, name) == ("_codecs", "encode"):
             return safe_pickle.Builder(encode)
         raise BabelclipError(
-            f"{path} asks for {safe_pickle.shown(f'{module}.{name}')}, which a head has no use for; only numpy "
+            f"{path} asks for {shown(f'{module}.{name}')}, which a head has no use for; only numpy "
             "arrays are read, and nothing was run. Do not trust this file: get the head from the model's origin."
         )
 

@@ -26,6 +26,7 @@ from babelclip.models.checkpoints.keymap import Weights
 from babelclip.models.clip import Clip
 from babelclip.models.image import ImageEncoder
 from babelclip.models.preprocess import Preprocess
+from babelclip.models.quantize import is_quantized
 from babelclip.models.text import TextEncoder
 from babelclip.models.tokenization import TextTokenizer
 
@@ -70,6 +71,8 @@ def save(clip: Clip, folder: Path) -> Path:
     with atomic_folder(folder) as temporary:
         if clip.text is not None:
             config["text"] = _text_config(clip.text)
+            if is_quantized(clip.text):
+                config["text"]["quantization"] = {"dtype": "int8", **clip.fidelity.get("text", {})}
             (temporary / TOKENIZER).write_text(clip.text.tokenizer.to_json(), encoding="utf-8")
             _save_weights(clip.text, temporary / TEXT_WEIGHTS)
         if clip.image is not None:
@@ -110,6 +113,7 @@ def load(folder: Path, towers: str) -> Clip:
             languages=tuple(config["languages"]),
             name=config["name"],
             attribution=tuple(config["attribution"]),
+            fidelity={"text": config["text"]["quantization"]} if text is not None and is_quantized(text) else {},
         )
     except (KeyError, TypeError) as error:
         raise BabelclipError(
@@ -155,7 +159,17 @@ def _load_text(folder: Path, config: dict[str, Any]) -> TextEncoder:
         tokenizer=tokenizer,
         weights=Weights(folder / TEXT_WEIGHTS, read_weights(folder / TEXT_WEIGHTS)),
         token_head=config.get("token_head"),
+        int8=_is_int8(folder, config.get("quantization")),
     )
+
+
+def _is_int8(folder: Path, quantization: dict[str, Any] | None) -> bool:
+    if quantization is not None and quantization["dtype"] != "int8":
+        raise BabelclipError(
+            f"{folder}/config.json says that the text tower is in {quantization['dtype']!r}; this babelclip reads int8 "
+            "and plain weights. Install the babelclip that wrote it, or a newer one."
+        )
+    return quantization is not None
 
 
 def _load_image(folder: Path, config: dict[str, Any]) -> ImageEncoder:

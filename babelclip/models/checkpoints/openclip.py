@@ -101,7 +101,7 @@ def build(
             text=read_text(folder, model_cfg, tensors, path, tokenizer_folder) if towers != "image" else None,
             image=read_image(model_cfg, preprocess_cfg, tensors, path) if towers != "text" else None,
             logit_scale=_scale(tensors),
-            logit_bias=_scalar(tensors, "logit_bias"),
+            logit_bias=_bias(tensors, model_cfg),
         )
     except (TypeError, ValueError, ArithmeticError) as error:
         if isinstance(error, BabelclipError):
@@ -153,6 +153,16 @@ def _scale(tensors: Tensors) -> float:
             "Copy the checkpoint again from its origin."
         )
     return math.exp(stored)
+
+
+def _bias(tensors: Tensors, model_cfg: Mapping[str, Any]) -> float | None:
+    stored = _scalar(tensors, "logit_bias")
+    if stored is None and model_cfg.get("init_logit_bias") is not None:
+        raise BabelclipError(
+            f"{tensors.path}: logit_bias is missing; the config says that the model was trained with one. "
+            "Copy the checkpoint again from its origin."
+        )
+    return stored
 
 
 def _scalar(tensors: Tensors, name: str) -> float | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, shown
 
 # What a hostile pickle raises is up to its author: wrong opcodes, wrong types, numbers out of range.
 FAULTS = (
@@ -23,13 +23,6 @@ FAULTS = (
     RuntimeError, TypeError, ValueError,
 )  # fmt: skip
 _PUT = ("PUT", "BINPUT", "LONG_BINPUT")
-
-
-def shown(text: object, limit: int = 200) -> str:
-    """Returns words of a stranger, a name or an error about it, fit for a message: one short line, printable."""
-    line = " ".join(str(text)[: 4 * limit].split())
-    line = "".join(c if c.isprintable() else "?" for c in line)
-    return line if len(line) <= limit else f"{line[:limit]}…"
 
 
 class Inert:

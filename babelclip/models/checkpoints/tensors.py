@@ -21,10 +21,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, shown
 from babelclip.files import read_json
 from babelclip.models.checkpoints import torch_archive
-from babelclip.models.checkpoints.safe_pickle import shown
 
 INDEX = ".index.json"
 # One model often lies in a folder in several forms. The first of these is read: safe and fast ones before others.

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, shown
 from babelclip.models.checkpoints import safe_pickle
 
 # The pickles of published models take some 100 kB; the bounds keep what a hostile one can build below a gigabyte.
@@ -83,7 +83,7 @@ def read_archive(path: Path) -> Archive:
             return _read(path, archive)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, UnicodeError, RuntimeError) as error:
         raise BabelclipError(
-            f"{path} is not a whole torch archive ({safe_pickle.shown(error)}). It must be a file that torch.save or "
+            f"{path} is not a whole torch archive ({shown(error)}). It must be a file that torch.save or "
             "torch.jit.save wrote. Copy it again from its origin."
         ) from error
     except ValueError as error:  # mmap of an empty file, offsets out of range
@@ -221,6 +221,5 @@ def _first(tensor: Any, *_: Any) -> Any:
 
 def _damaged(path: Path, reason: str) -> BabelclipError:
     return BabelclipError(
-        f"{path} is damaged: {safe_pickle.shown(reason)}. Every tensor must lie whole in the file. "
-        "Copy it again from its origin."
+        f"{path} is damaged: {shown(reason)}. Every tensor must lie whole in the file. Copy it again from its origin."
     )
