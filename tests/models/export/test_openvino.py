@@ -9,13 +9,12 @@ import pytest
 from babelclip.models.clip import Clip
 from babelclip.models.export import parity
 from babelclip.models.export.openvino import export_openvino
-from tests.conftest import make_clip
-from tests.models.export.test_onnx import CLOSE, differences
+from tests.models.export.test_onnx import CLOSE, differences, small_clip
 
 
 @pytest.fixture(scope="module")
 def tiny() -> Clip:
-    return make_clip()
+    return small_clip()
 
 
 @pytest.fixture(scope="module")
