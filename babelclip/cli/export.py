@@ -37,7 +37,7 @@ def export(
     Examples:
       babelclip export demo/student --to onnx --out student-onnx
       babelclip export XLM-Roberta-Large-Vit-L-14 --to openvino --dtype int8 --towers text --out text-int8
-      babelclip export demo/student --to sentence-transformers --out student-st
+      babelclip export demo/student --to sentence-transformers --towers text --out student-st
     """
     from babelclip.errors import BabelclipError
     from babelclip.models.export import export_checked, target_of

@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from tokenizers import normalizers
 
 import babelclip
 from babelclip.errors import BabelclipError
+from babelclip.models.cleaning import CLEANINGS
 from babelclip.models.clip import Clip
 from babelclip.models.export.sentence_transformers import export_sentence_transformers
 from babelclip.models.export.stored import ExportWarning
@@ -159,17 +161,21 @@ def test_weights_beyond_half_precision_are_refused(tmp_path):
         export_sentence_transformers(Clip(space="test/tiny", text=text), tmp_path / "st", dtype="float16")
 
 
-@pytest.mark.parametrize("rule", ["lowercase", "siglip"])
-def test_cleaning_as_normalizers_equals_the_rule(rule):
-    from tokenizers import normalizers
-
-    from babelclip.models.cleaning import CLEANINGS
-
-    steps, notes = cleaning_steps(rule)
-    assert not notes
+@pytest.mark.parametrize("prefix", ["", "query: "])
+@pytest.mark.parametrize("rule", ["none", "lowercase", "siglip", "plain_phrase"])
+def test_cleaning_as_normalizers_equals_the_rule(rule, prefix):
+    if prefix and rule == "siglip":
+        pytest.skip("it takes the colon out of the prefix, which the notes say")
+    steps, _notes = cleaning_steps(rule, prefix)
     made = normalizers.Sequence(steps)
-    texts = [*TEXTS, "ΟΔΟΣ ΣΟΦΟΣ.", "A\x1cB\u3000c_d", "İstanbul -- (ÄÖ)!"]
-    assert [made.normalize_str(text) for text in texts] == [CLEANINGS[rule](text) for text in texts]
+    texts = [*TEXTS, "ΟΔΟΣ ΣΟΦΟΣ.", "A\x1cB\u3000c_d", "İstanbul -- (ÄÖ)!", "En hund. ", " Är du där...", "NASA", "A",
+             "F-22", "Ｅn", "Một con chó。", "Собака.", ".", " . ", "E\u0301tude."]  # fmt: skip
+    assert [made.normalize_str(prefix + text) for text in texts] == [prefix + CLEANINGS[rule](text) for text in texts]
+
+
+def test_a_prefix_that_the_cleaning_would_change_is_told():
+    assert "prefix" in " ".join(cleaning_steps("lowercase", "Query: ")[1])
+    assert "prefix" not in " ".join(cleaning_steps("lowercase", "query: ")[1])
 
 
 def test_the_readme_says_whose_work_it_is(tmp_path):
