@@ -13,7 +13,7 @@ from torch import nn
 
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
-from babelclip.models.quantize import fidelity, is_quantized, probe_texts, quantize_clip
+from babelclip.models.quantize import fidelity, is_quantized, probe_texts, quantize_clip, refuse_other_devices
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ def set_precision(clip: Clip, dtype: str, device: torch.device) -> Clip:
             f"{clip.name or 'This model'} was saved in int8 and cannot be loaded as {dtype}: what was rounded away is "
             'gone. Load it with dtype="auto", or the model that it was made from.'
         )
+    if saved_int8 or dtype == "int8":
+        refuse_other_devices(device)
     towers = {name: tower for name, tower in (("text", clip.text), ("image", clip.image)) if tower is not None}
     plain = {"auto": torch.float32, "int8": torch.float32}.get(dtype) or getattr(torch, dtype)
     for name, tower in towers.items():
@@ -49,7 +51,7 @@ def set_precision(clip: Clip, dtype: str, device: torch.device) -> Clip:
             tower.to(device=device, dtype=plain)
         tower.eval()
     if dtype == "int8" and not saved_int8:
-        clip.fidelity = quantize_clip(clip)
+        clip.fidelity["text"] = quantize_clip(clip)
     if dtype == "auto":
         _take_bfloat16(clip, {name: t for name, t in towers.items() if not (saved_int8 and name == "text")}, device)
     return clip

@@ -11,6 +11,7 @@ it has none: right everywhere, fast there only. docs/log.md has what else was me
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 from collections.abc import Sequence
 from importlib import resources
@@ -39,18 +40,21 @@ def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.mul(x, _LEVELS / largest).round_().to(torch.int8), largest / _LEVELS
 
 
-class _Rounded:
-    """The last rounded input of a tower: queries, keys and values are three products of one input."""
+class _Rounded(threading.local):
+    """The last rounded input of a tower: queries, keys and values are three products of one input.
+
+    One for each thread, because several encode with one tower at once.
+    """
 
     def __init__(self) -> None:
-        self._last: tuple[Any, torch.Tensor, torch.Tensor] | None = None
+        self.last: tuple[Any, torch.Tensor, torch.Tensor] | None = None
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        last = self._last
-        if last is not None and last[0]() is x:
-            return last[1], last[2]
+        """Returns `x` (..., K) as int8 (M, K) and scales (M, 1)."""
+        if self.last is not None and self.last[0]() is x:
+            return self.last[1], self.last[2]
         values, scales = quantize_rows(x.reshape(-1, x.shape[-1]))
-        self._last = (weakref.ref(x), values, scales)
+        self.last = (weakref.ref(x), values, scales)
         return values, scales
 
     def __reduce__(self) -> tuple[type[_Rounded], tuple[()]]:
@@ -179,7 +183,7 @@ def _empty_like(layer: nn.Module, rounded: _Rounded) -> Int8Linear | Int8Embeddi
 
 
 def probe_texts() -> list[str]:
-    """Returns the 64 built-in captions, in 50 languages and more than 15 scripts, on which a lower precision is judged."""
+    """Returns the 64 built-in captions, in 50 languages and 15 scripts, on which lower precision is judged."""
     return [text for _lang, text in _probe()]
 
 
