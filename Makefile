@@ -7,8 +7,9 @@ PIP := $(BIN)/pip --disable-pip-version-check
 INSTALL := $(PIP) install -q -c constraints.txt torch==2.13.0
 
 ORACLES := .oracles
+BENCH := .bench
 
-.PHONY: demo test test-oracles lint install install-starter install-dev clean
+.PHONY: demo test test-oracles bench-encode lint install install-starter install-dev clean
 
 demo: install install-starter
 	$(BIN)/babelclip demo --out demo
@@ -43,6 +44,16 @@ $(ORACLES)/tensorflow/.installed: requirements/oracles-tensorflow.txt
 	$(@D)/bin/pip --disable-pip-version-check install -q --no-deps tf-keras==2.21.0 multilingual-clip==1.0.10
 	@touch $@
 
+# Texts a second, ours and the peers' on the same weights; takes some 9 minutes, and the machine should do nothing else.
+bench-encode: install-dev install-starter $(BENCH)/.installed
+	$(BIN)/python benchmarks/encode.py --peers $(BENCH)/bin/python --out results/encode-$$(date +%F).json
+
+$(BENCH)/.installed: requirements/bench.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip --disable-pip-version-check install -q torch==2.13.0 -r $<
+	$(@D)/bin/pip --disable-pip-version-check install -q --no-deps optimum==2.3.0 optimum-intel==2.2.0
+	@touch $@
+
 install: $(VENV)/.installed
 install-starter: $(VENV)/.installed-starter
 install-dev: $(VENV)/.installed-dev
@@ -65,4 +76,4 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(ORACLES) demo build dist *.egg-info
+	rm -rf $(VENV) $(ORACLES) $(BENCH) demo build dist *.egg-info
