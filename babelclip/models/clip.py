@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from babelclip import languages
 from babelclip.errors import BabelclipError, SpaceMismatchError
+from babelclip.models.decoding import EncodeReport
 from babelclip.models.encoding import Device
 from babelclip.models.image import ImageEncoder
 from babelclip.models.preprocess import Picture
@@ -125,7 +126,10 @@ class Clip:
         normalize: bool = True,
         *,
         batch_size: int = 32,
+        workers: int = 0,
+        devices: Sequence[Device] | None = None,
         progress: bool = False,
+        report: Callable[[EncodeReport], None] | None = None,
     ) -> np.ndarray:
         """Returns picture features (N, D) float32, rows L2-normalised unless `normalize=False`; input order is kept.
 
@@ -133,12 +137,23 @@ class Clip:
             pictures: paths, PIL pictures or uint8 arrays; a single one counts as a list of one.
             normalize: False gives the raw projection.
             batch_size: pictures a forward pass.
+            workers: processes that decode and preprocess; 0 does so in threads (see `ImageEncoder.encode`).
+            devices: several devices of this machine, for example ["cuda:0", "cuda:1"]; None means where the tower is.
             progress: show a bar on stderr.
+            report: is called once at the end with pictures a second and the bottleneck, for example `report=print`.
 
         Raises:
             BabelclipError: the picture tower was not loaded, or a picture cannot be read.
         """
-        return self._image_tower().encode(pictures, normalize, batch_size=batch_size, progress=progress)
+        return self._image_tower().encode(
+            pictures,
+            normalize,
+            batch_size=batch_size,
+            workers=workers,
+            devices=devices,
+            progress=progress,
+            report=report,
+        )
 
     def rank(
         self, queries: str | Sequence[str], image_features: np.ndarray, k: int = 10

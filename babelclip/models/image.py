@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +12,14 @@ import torch
 from PIL import Image
 from torch import nn
 
+from babelclip.errors import BabelclipError
+from babelclip.models.decoding import DecodedBatches, EncodeReport, decoder_pool
 from babelclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
+from babelclip.models.encoding import Device, in_lanes, inference, replicas
 from babelclip.models.head import LayerSpec, backbone_width, build_head
 from babelclip.models.naflex import NaflexTower
-from babelclip.models.preprocess import Picture, PictureError, Preprocess, open_picture
-from babelclip.models.text import bare, inference, normalize_rows, parsed_backbone
+from babelclip.models.preprocess import Picture, Preprocess
+from babelclip.models.text import bare, normalize_rows, parsed_backbone
 from babelclip.progress import progress_bar
 
 
@@ -67,7 +69,10 @@ class ImageEncoder(nn.Module):
         *,
         batch_size: int = 32,
         before_head: bool = False,
+        workers: int = 0,
+        devices: Sequence[Device] | None = None,
         progress: bool = False,
+        report: Callable[[EncodeReport], None] | None = None,
     ) -> np.ndarray:
         """Returns picture features (N, D) float32, rows L2-normalised unless `normalize=False`; input order is kept.
 
@@ -76,17 +81,25 @@ class ImageEncoder(nn.Module):
             normalize: False gives the raw projection.
             batch_size: pictures a forward pass.
             before_head: return the pooled vectors (N, H) that enter the head, never normalised.
+            workers: processes that decode and preprocess; 0 does so in threads, which is as fast for most (the
+                processes start in a second or two, and want `if __name__ == "__main__":` in scripts).
+            devices: several devices of this machine, for example ["cuda:0", "cuda:1"]; None means where the tower is.
             progress: show a bar on stderr.
+            report: is called once at the end with pictures a second and what the bottleneck was (`EncodeReport`).
 
         Raises:
             PictureError: a picture cannot be read. `encode_readable` skips and counts those instead.
+            BabelclipError: a device is not there, or `batch_size` or `workers` is no such number.
         """
         features, _none_skipped = self.encode_readable(
             pictures,
             normalize,
             batch_size=batch_size,
             before_head=before_head,
+            workers=workers,
+            devices=devices,
             progress=progress,
+            report=report,
             strict=True,
         )
         return features
@@ -98,57 +111,59 @@ class ImageEncoder(nn.Module):
         *,
         batch_size: int = 32,
         before_head: bool = False,
+        workers: int = 0,
+        devices: Sequence[Device] | None = None,
         progress: bool = False,
+        report: Callable[[EncodeReport], None] | None = None,
         strict: bool = False,
     ) -> tuple[np.ndarray, list[SkippedPicture]]:
         """Returns features of the readable pictures (M, D) float32 in input order, and the pictures left out.
 
-        Keywords are those of `encode`; `strict=True` raises `PictureError` at the first unreadable picture.
+        Keywords are those of `encode`; `strict=True` raises `PictureError` at an unreadable picture.
         """
         pictures = _as_list(pictures)
-        rows: list[np.ndarray] = []
+        if batch_size < 1:
+            raise BabelclipError(f"batch_size is {batch_size}; it must be at least 1, for example 32.")
+        began = perf_counter()
+        width = backbone_width(self.backbone) if before_head else self.embed_dim
+        features = np.empty((len(pictures), width), dtype=np.float32)
         skipped: list[SkippedPicture] = []
-        forward = self.pooled if before_head else self.forward
-        device = next(self.parameters()).device
-        dtype = next(self.parameters()).dtype
+        waits: list[tuple[float, float]] = []  # of each batch: seconds without pixels, seconds of the model
+        towers = replicas(self, devices)
         with (
             inference(self),
+            decoder_pool(workers, len(pictures)) as pool,
             progress_bar("Pictures", len(pictures), shown=progress, unit="pictures") as advance,
         ):
-            for batch in _batched(self._pixels(pictures, skipped, strict=strict, ahead=2 * batch_size), batch_size):
-                pixels = torch.from_numpy(np.stack(batch)).to(device, dtype)
-                rows.append(forward(pixels).float().cpu().numpy())
-                advance(len(batch))
-        width = backbone_width(self.backbone) if before_head else self.embed_dim
-        features = np.concatenate(rows) if rows else np.empty((0, width), dtype=np.float32)
+            batches = DecodedBatches(pool, self.preprocess, pictures, batch_size)
+
+            def work(lane: nn.Module, _batch: int) -> None:
+                start = perf_counter()
+                positions, pixels, unreadable = batches.take()
+                if strict and unreadable:
+                    raise unreadable[0][1]
+                skipped.extend(SkippedPicture(at, _name_of(pictures[at]), str(error)) for at, error in unreadable)
+                decoded = perf_counter()
+                if positions:
+                    features[positions] = _forward(lane, pixels, before_head)
+                waits.append((decoded - start, perf_counter() - decoded))
+                advance(len(positions) + len(unreadable))
+
+            in_lanes(work, range(-(-len(pictures) // batch_size)), towers)
+        skipped.sort()
+        if skipped:
+            features = np.delete(features, [item.position for item in skipped], axis=0)
+        if report is not None:
+            decode_wait, model_seconds = (sum(part) for part in zip(*waits, strict=True)) if waits else (0.0, 0.0)
+            report(EncodeReport(len(features), len(skipped), perf_counter() - began, decode_wait, model_seconds))
         return (normalize_rows(features) if normalize and not before_head else features), skipped
 
-    def _pixels(
-        self, pictures: list[Picture], skipped: list[SkippedPicture], *, strict: bool, ahead: int
-    ) -> Iterator[np.ndarray]:
-        """Yields preprocessed pictures in order, decoded in threads at most `ahead` of the model."""
-        waiting: deque[tuple[int, Future[np.ndarray]]] = deque()
 
-        def decode(picture: Picture) -> np.ndarray:
-            return self.preprocess(open_picture(picture))
-
-        with ThreadPoolExecutor(max_workers=2) as threads:
-            positions = iter(range(len(pictures)))
-            while True:
-                for position in positions:
-                    waiting.append((position, threads.submit(decode, pictures[position])))
-                    if len(waiting) >= ahead:
-                        break
-                if not waiting:
-                    return
-                position, future = waiting.popleft()
-                try:
-                    yield future.result()
-                except PictureError as error:
-                    if strict:
-                        threads.shutdown(cancel_futures=True)
-                        raise
-                    skipped.append(SkippedPicture(position, _name_of(pictures[position]), str(error)))
+def _forward(tower: Any, pixels: list[np.ndarray], before_head: bool) -> np.ndarray:
+    weight = next(tower.parameters())
+    batch = torch.from_numpy(np.stack(pixels)).to(weight.device, weight.dtype)
+    output: torch.Tensor = (tower.pooled if before_head else tower)(batch)
+    return np.asarray(output.float().cpu().numpy())
 
 
 def build_image_backbone(config: dict[str, Any]) -> nn.Module:
@@ -172,17 +187,6 @@ def _as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:
     if isinstance(pictures, (str, Path, Image.Image, np.ndarray)):
         return [pictures]
     return list(pictures)
-
-
-def _batched(items: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    batch: list[np.ndarray] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _name_of(picture: Picture) -> str:

@@ -18,6 +18,7 @@ Entry points: `EmbeddingStore.create`, `.open`, `.open_or_create`; `append`, `ga
 from __future__ import annotations
 
 import dataclasses
+import functools
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.files import atomic_path, sync
 from babelclip.store import layout
 from babelclip.store.checks import checked_ids, checked_vectors, row_table
+from babelclip.store.id_file import IdFile
 from babelclip.store.id_index import IdIndex
 from babelclip.store.layout import Shard, StoreFacts
 
@@ -68,7 +70,7 @@ class EmbeddingStore:
         self._release: Callable[[], object] | None = None
         self._maps: dict[int, npt.NDArray[np.floating[Any]]] = {}
         self._rows: pa.Table | None = None
-        self._lazy_index: IdIndex | None = None
+        self._lazy_index: IdIndex | IdFile | None = None
 
     @classmethod
     def create(
@@ -193,7 +195,7 @@ class EmbeddingStore:
     @property
     def ids(self) -> list[str]:
         """The ids of all N rows, in order."""
-        return list(self._index())
+        return self.ids_between(0, len(self))
 
     @property
     def rows(self) -> pa.Table:
@@ -226,7 +228,8 @@ class EmbeddingStore:
         names = checked_ids(ids)
         stored = checked_vectors(vectors, names, self._facts)
         table = row_table(names, columns or {}, self._row_schema())
-        known = self._index().find(names) >= 0
+        index = self._index()
+        known = index.find(names) >= 0
         if known.any():
             given = [name for name, is_known in zip(names, known, strict=True) if is_known]
             raise BabelclipError(
@@ -244,7 +247,7 @@ class EmbeddingStore:
         self._shards = shards
         self._starts = np.append(self._starts, self._starts[-1] + len(names))
         self._rows = None
-        self._index().add([table["id"]])
+        index.add([table["id"]])
 
     def gather(self, indices: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Returns rows `indices` (B,) as (B, D) float32, in the order asked for; only these rows are read from disk.
@@ -273,8 +276,20 @@ class EmbeddingStore:
             features[order[part]] = self._maps[number][places]
         return features
 
+    def ids_between(self, start: int, end: int) -> list[str]:
+        """Returns the ids of the rows from `start` to before `end`, reading only the shards that hold them."""
+        asked = np.arange(max(start, 0), min(end, len(self)))
+        ids: list[str] = []
+        for number, _, places in layout.split_rows(asked, self._starts):
+            ids += layout.ids_of_shard(self.path, number)[int(places[0]) : int(places[-1]) + 1].to_pylist()
+        return ids
+
     def find(self, ids: Sequence[str | int]) -> npt.NDArray[np.int64]:
-        """Returns the rows (B,) int64 of `ids` (B,), -1 where the store lacks one; the first use reads all ids."""
+        """Returns the rows (B,) int64 of `ids` (B,), -1 where the store lacks one; the first use reads all ids.
+
+        A store open for reading keeps them in memory and answers fast. One that can be appended to keeps their hashes
+        in a file, so that its memory does not grow, and reads that once for each call: ask for many ids at a time.
+        """
         return self._index().find([str(name) for name in ids])
 
     def positions(self, ids: Sequence[str | int]) -> npt.NDArray[np.int64]:
@@ -322,11 +337,12 @@ class EmbeddingStore:
             problems += found or layout.checksum_problems(self.path, number, shard)
         return problems
 
-    def _index(self) -> IdIndex:
+    def _index(self) -> IdIndex | IdFile:
         if self._lazy_index is None:
-            files = [pq.ParquetFile(layout.rows_file(self.path, number)) for number in range(len(self._shards))]
-            self._lazy_index = IdIndex()
-            self._lazy_index.add([file.read(columns=["id"])["id"] for file in files])
+            # Not a method of this object: a store that is dropped must be gone at once, its lock with it.
+            ids_of_shard = functools.partial(layout.ids_of_shard, self.path)
+            self._lazy_index = IdIndex() if self._release is None else IdFile(self.path, ids_of_shard)
+            self._lazy_index.add(map(ids_of_shard, range(len(self._shards))))
         return self._lazy_index
 
     def _row_schema(self) -> pa.Schema | None:

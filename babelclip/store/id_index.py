@@ -7,7 +7,7 @@ so two ids of one hash are no problem.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,9 @@ class IdIndex:
         for block in self._blocks:
             yield from block.to_pylist()
 
-    def add(self, blocks: Sequence[pa.ChunkedArray]) -> None:
+    def add(self, blocks: Iterable[pa.ChunkedArray]) -> None:
         """Appends the ids of new shards, one block each, as the next rows."""
+        blocks = list(blocks)
         hashes = [np.fromiter(map(hash, block.to_pylist()), np.int64, len(block)) for block in blocks]
         first = self._starts[-1]
         self._blocks += blocks

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from babelclip.errors import BabelclipError, SpaceMismatchError, did_you_mean
 from babelclip.files import read_json, sha256, write_json
@@ -112,6 +114,11 @@ def vectors_file(path: Path, number: int) -> Path:
 def rows_file(path: Path, number: int) -> Path:
     """Returns where the rows of shard `number` lie."""
     return path / "rows" / f"{number:05d}.parquet"
+
+
+def ids_of_shard(path: Path, number: int) -> pa.ChunkedArray:
+    """Returns the ids of shard `number`, read from disk."""
+    return pq.ParquetFile(rows_file(path, number)).read(columns=["id"])["id"]
 
 
 def describe_shard(path: Path, number: int, count: int) -> Shard:

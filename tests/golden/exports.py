@@ -31,7 +31,7 @@ import transformers
 
 import babelclip
 from babelclip.models.checkpoints import altclip
-from babelclip.models.checkpoints.preprocess_files import preprocess_from_hf, preprocess_from_open_clip
+from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf, preprocess_from_open_clip
 from babelclip.models.clip import Clip
 from babelclip.models.export.altclip import export_altclip
 from babelclip.models.export.diffusers import export_diffusers

@@ -21,12 +21,12 @@ import numpy as np
 
 import babelclip
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.preprocess_files import (
+from babelclip.models.checkpoints.files.preprocess_files import (
     openai_preprocess,
     preprocess_from_hf,
     preprocess_from_open_clip,
 )
-from babelclip.models.checkpoints.tokenizer_files import read_tokenizer
+from babelclip.models.checkpoints.files.tokenizer_files import read_tokenizer
 from babelclip.models.cleaning import cleaning_rule
 from babelclip.models.clip import Clip
 from tests.golden.inputs import TEXTS, pictures

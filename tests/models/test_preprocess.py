@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.preprocess_files import (
+from babelclip.models.checkpoints.files.preprocess_files import (
     openai_preprocess,
     preprocess_from_hf,
     preprocess_from_open_clip,

@@ -14,7 +14,8 @@ from torch import nn
 
 from babelclip.compat.multilingual_clip.steps import folder_of, mean_of_states
 from babelclip.errors import BabelclipError, did_you_mean
-from babelclip.models.checkpoints import mclip_legacy, tokenizer_files
+from babelclip.models.checkpoints import mclip_legacy
+from babelclip.models.checkpoints.files import tokenizer_files
 
 # Upstream name -> (hub repository, file of the head). Two repositories go by another name than their model.
 _PARTS = {

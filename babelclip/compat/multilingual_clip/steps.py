@@ -14,7 +14,7 @@ from torch import nn
 
 from babelclip import registry
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.hub import open_repository
+from babelclip.models.checkpoints.hub.repository import open_repository
 from babelclip.models.checkpoints.text_body import room
 
 

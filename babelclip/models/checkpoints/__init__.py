@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from babelclip import registry
 from babelclip.errors import BabelclipError, did_you_mean
-from babelclip.models.checkpoints import tokenizer_files
+from babelclip.models.checkpoints.files import tokenizer_files
 from babelclip.models.clip import Clip, pair
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _from_hub(
         progress: see `load`.
         unreachable: what an earlier repository of the same load found; the hub is not waited for twice.
     """
-    from babelclip.models.checkpoints.hub import open_repository
+    from babelclip.models.checkpoints.hub.repository import open_repository
     from babelclip.models.checkpoints.openclip_tokenizer import TokenizerNeededError
 
     repository = open_repository(name, progress=progress, unreachable=unreachable)

@@ -24,11 +24,11 @@ from typing import Any
 import torch
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints import tokenizer_files
 from babelclip.models.checkpoints.build import image_tower, read_config, text_tower
+from babelclip.models.checkpoints.files import tokenizer_files
+from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf
+from babelclip.models.checkpoints.files.tensors import Tensors, open_tensors, weight_files
 from babelclip.models.checkpoints.keymap import Rule, convert
-from babelclip.models.checkpoints.preprocess_files import preprocess_from_hf
-from babelclip.models.checkpoints.tensors import Tensors, open_tensors, weight_files
 from babelclip.models.clip import Clip
 from babelclip.models.image import ImageEncoder
 from babelclip.models.text import TextEncoder

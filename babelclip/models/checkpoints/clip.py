@@ -18,8 +18,8 @@ from pathlib import Path
 
 from babelclip.models.checkpoints import two_tower
 from babelclip.models.checkpoints.build import read_config, text_tower
-from babelclip.models.checkpoints.tensors import Tensors, open_tensors
-from babelclip.models.checkpoints.tokenizer_files import read_tokenizer
+from babelclip.models.checkpoints.files.tensors import Tensors, open_tensors
+from babelclip.models.checkpoints.files.tokenizer_files import read_tokenizer
 from babelclip.models.checkpoints.two_tower import TwoTowers
 from babelclip.models.clip import Clip
 from babelclip.models.image import ImageEncoder

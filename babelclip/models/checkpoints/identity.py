@@ -11,7 +11,7 @@ from pathlib import Path
 
 from babelclip import registry
 from babelclip.errors import BabelclipError, SpaceMismatchError
-from babelclip.models.checkpoints.tensors import weight_files
+from babelclip.models.checkpoints.files.tensors import weight_files
 from babelclip.models.clip import Clip
 
 # 64 samples of 64 kB: 4 MB read of 2 GB, and any training step changes every one of them.

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints import tokenizer_files
 from babelclip.models.checkpoints.build import read_config
+from babelclip.models.checkpoints.files import tokenizer_files
+from babelclip.models.checkpoints.files.tensors import Tensors, open_tensors, weight_files
 from babelclip.models.checkpoints.keymap import Rule, convert
-from babelclip.models.checkpoints.tensors import Tensors, open_tensors, weight_files
 from babelclip.models.checkpoints.text_body import (
     body_config,
     body_rules,

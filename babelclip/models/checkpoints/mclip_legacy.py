@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints import legacy_pickle, tokenizer_files
 from babelclip.models.checkpoints.build import read_config
-from babelclip.models.checkpoints.tensors import INDEX, WEIGHT_NAMES, open_tensors, weight_files
+from babelclip.models.checkpoints.files import legacy_pickle, tokenizer_files
+from babelclip.models.checkpoints.files.tensors import INDEX, WEIGHT_NAMES, open_tensors, weight_files
 from babelclip.models.checkpoints.text_body import (
     MODEL_TYPES,
     body_config,

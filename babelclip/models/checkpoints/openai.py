@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints import openclip, tokenizer_files, torch_archive
+from babelclip.models.checkpoints import openclip
+from babelclip.models.checkpoints.files import tokenizer_files, torch_archive
+from babelclip.models.checkpoints.files.tensors import Tensors, open_tensors
 from babelclip.models.checkpoints.openclip_bpe import MERGES_FILE
 from babelclip.models.checkpoints.openclip_known import known_config
-from babelclip.models.checkpoints.tensors import Tensors, open_tensors
 from babelclip.models.clip import Clip
 
 NAME = "openai"

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints import tokenizer_files
 from babelclip.models.checkpoints.build import read_config
+from babelclip.models.checkpoints.files import tokenizer_files
+from babelclip.models.checkpoints.files.tensors import INDEX, Tensors, open_tensors, weight_files
 from babelclip.models.checkpoints.openclip_bpe import MERGES_FILE
 from babelclip.models.checkpoints.openclip_image import read_image
 from babelclip.models.checkpoints.openclip_known import known_config
 from babelclip.models.checkpoints.openclip_text import read_text
 from babelclip.models.checkpoints.openclip_tokenizer import SUBFOLDER
-from babelclip.models.checkpoints.tensors import INDEX, Tensors, open_tensors, weight_files
 from babelclip.models.clip import Clip
 
 NAME = "openclip"

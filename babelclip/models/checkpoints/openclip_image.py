@@ -16,6 +16,8 @@ import torch
 
 from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints.build import image_tower
+from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_open_clip
+from babelclip.models.checkpoints.files.tensors import Tensors
 from babelclip.models.checkpoints.keymap import Rule, Weights, convert
 from babelclip.models.checkpoints.openclip_native import (
     ALWAYS_LEFT_OUT,
@@ -26,8 +28,6 @@ from babelclip.models.checkpoints.openclip_native import (
     check_layers,
     not_readable,
 )
-from babelclip.models.checkpoints.preprocess_files import preprocess_from_open_clip
-from babelclip.models.checkpoints.tensors import Tensors
 from babelclip.models.image import ImageEncoder
 from babelclip.models.preprocess import Preprocess
 

@@ -11,7 +11,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from babelclip.models.checkpoints.tensors import Tensors
+from babelclip.models.checkpoints.files.tensors import Tensors
 from babelclip.models.checkpoints.text_body import published_backbones
 
 _HF_TABLE = "text.transformer.embeddings.word_embeddings.weight"

@@ -20,6 +20,7 @@ import torch
 
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.models.checkpoints.build import read_config, text_tower
+from babelclip.models.checkpoints.files.tensors import Tensors
 from babelclip.models.checkpoints.keymap import Rule, Weights, convert
 from babelclip.models.checkpoints.openclip_native import (
     ALWAYS_LEFT_OUT,
@@ -30,7 +31,6 @@ from babelclip.models.checkpoints.openclip_native import (
     not_readable,
 )
 from babelclip.models.checkpoints.openclip_tokenizer import CONTEXT_LENGTH, read_clip_tokenizer, tokenizer_place
-from babelclip.models.checkpoints.tensors import Tensors
 from babelclip.models.checkpoints.text_body import (
     BERT_TYPES,
     body_config,

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from babelclip.errors import BabelclipError, did_you_mean
+from babelclip.models.checkpoints.files.tokenizer_files import FAST, VOCABULARIES, read_tokenizer
 from babelclip.models.checkpoints.openclip_bpe import read_english
 from babelclip.models.checkpoints.openclip_native import not_readable
-from babelclip.models.checkpoints.tokenizer_files import FAST, VOCABULARIES, read_tokenizer
 from babelclip.models.tokenization import TextTokenizer
 
 CONTEXT_LENGTH = 77

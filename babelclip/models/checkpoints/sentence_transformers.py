@@ -21,8 +21,10 @@ from pathlib import Path
 
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.files import read_json
-from babelclip.models.checkpoints import clip, tokenizer_files
+from babelclip.models.checkpoints import clip
 from babelclip.models.checkpoints.build import read_config
+from babelclip.models.checkpoints.files import tokenizer_files
+from babelclip.models.checkpoints.files.tensors import weight_files
 from babelclip.models.checkpoints.sentence_transformers_towers import (
     CONFIG,
     TRANSFORMER_SETTINGS,
@@ -31,7 +33,6 @@ from babelclip.models.checkpoints.sentence_transformers_towers import (
     read_image_tower,
     read_text_tower,
 )
-from babelclip.models.checkpoints.tensors import weight_files
 from babelclip.models.checkpoints.text_body import refuse_image
 from babelclip.models.clip import Clip
 

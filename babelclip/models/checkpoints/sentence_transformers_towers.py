@@ -13,10 +13,10 @@ from typing import Any
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.models.checkpoints import two_tower
 from babelclip.models.checkpoints.build import read_config, text_tower
+from babelclip.models.checkpoints.files.tensors import open_tensors
+from babelclip.models.checkpoints.files.tokenizer_files import read_tokenizer
 from babelclip.models.checkpoints.keymap import Rule, Weights, convert
-from babelclip.models.checkpoints.tensors import open_tensors
 from babelclip.models.checkpoints.text_body import BERT_TYPES, body_config, body_tower, body_weights, room
-from babelclip.models.checkpoints.tokenizer_files import read_tokenizer
 from babelclip.models.head import LayerSpec
 from babelclip.models.image import ImageEncoder
 from babelclip.models.text import TextEncoder

@@ -29,9 +29,9 @@ from babelclip.errors import BabelclipError
 from babelclip.files import read_json
 from babelclip.models.checkpoints import two_tower
 from babelclip.models.checkpoints.build import text_tower
-from babelclip.models.checkpoints.preprocess_files import preprocess_from_hf
-from babelclip.models.checkpoints.tensors import Tensors, open_tensors
-from babelclip.models.checkpoints.tokenizer_files import read_tokenizer
+from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf
+from babelclip.models.checkpoints.files.tensors import Tensors, open_tensors
+from babelclip.models.checkpoints.files.tokenizer_files import read_tokenizer
 from babelclip.models.checkpoints.two_tower import TwoTowers
 from babelclip.models.clip import Clip
 from babelclip.models.image import ImageEncoder

@@ -18,9 +18,9 @@ from typing import Any
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.files import read_json
 from babelclip.models.checkpoints.build import read_config, text_tower
+from babelclip.models.checkpoints.files.tensors import Tensors
+from babelclip.models.checkpoints.files.tokenizer_files import read_tokenizer
 from babelclip.models.checkpoints.keymap import Rule, Weights, convert
-from babelclip.models.checkpoints.tensors import Tensors
-from babelclip.models.checkpoints.tokenizer_files import read_tokenizer
 from babelclip.models.head import LayerSpec
 from babelclip.models.text import TextEncoder
 

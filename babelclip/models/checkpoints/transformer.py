@@ -16,7 +16,7 @@ from pathlib import Path
 
 from babelclip.models.checkpoints import mclip_legacy
 from babelclip.models.checkpoints.build import read_config
-from babelclip.models.checkpoints.tensors import open_tensors
+from babelclip.models.checkpoints.files.tensors import open_tensors
 from babelclip.models.checkpoints.text_body import (
     MODEL_TYPES,
     body_config,

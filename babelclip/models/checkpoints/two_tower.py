@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import torch
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints import tokenizer_files
 from babelclip.models.checkpoints.build import image_tower, read_config
+from babelclip.models.checkpoints.files import tokenizer_files
+from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf
+from babelclip.models.checkpoints.files.tensors import Tensors, weight_files
 from babelclip.models.checkpoints.keymap import Rule, Weights, convert
-from babelclip.models.checkpoints.preprocess_files import preprocess_from_hf
-from babelclip.models.checkpoints.tensors import Tensors, weight_files
 from babelclip.models.head import LayerSpec
 from babelclip.models.image import ImageEncoder
 from babelclip.models.preprocess import Preprocess

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from babelclip.errors import BabelclipError
 from babelclip.files import write_json
-from babelclip.models.checkpoints.preprocess_files import preprocess_from_hf
+from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf
 from babelclip.models.preprocess import Preprocess
 from babelclip.models.tokenization import TextTokenizer
 

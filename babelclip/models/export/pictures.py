@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.preprocess_files import preprocess_from_hf, preprocess_from_open_clip
+from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf, preprocess_from_open_clip
 from babelclip.models.preprocess import Preprocess
 
 # Pillow's numbers of its filters, as `resample` stores them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from babelclip.models.checkpoints import hub_transfer
+from babelclip.models.checkpoints.hub import transfer as hub_transfer
 from tests.models.checkpoints.local_hub import LocalHub
 
 

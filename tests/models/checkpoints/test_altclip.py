@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import babelclip
 from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints import altclip, reader_of
-from babelclip.models.checkpoints.tensors import Tensors, open_tensors
+from babelclip.models.checkpoints.files.tensors import Tensors, open_tensors
 from babelclip.models.clip import Clip
 from babelclip.models.export.altclip import export_altclip, hub_tensors
 from tests.golden.inputs import TEXTS, pictures

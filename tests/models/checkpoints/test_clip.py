@@ -16,7 +16,7 @@ import babelclip
 from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints import clip as reader
 from babelclip.models.checkpoints import reader_of
-from babelclip.models.checkpoints.tensors import Tensors
+from babelclip.models.checkpoints.files.tensors import Tensors
 from tests.golden.inputs import TEXTS, pictures
 from tests.models.checkpoints import folders
 from tests.models.checkpoints.folders import GOLDEN

@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 
 from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints import mclip
-from babelclip.models.checkpoints.legacy_pickle import converted_head, read_linear_head
-from babelclip.models.checkpoints.tensors import INDEX, open_tensors
+from babelclip.models.checkpoints.files.legacy_pickle import converted_head, read_linear_head
+from babelclip.models.checkpoints.files.tensors import INDEX, open_tensors
 from tests.golden.inputs import TEXTS
 
 GOLDEN = Path(__file__).parents[2] / "golden"

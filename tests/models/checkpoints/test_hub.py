@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints import hub_answers, hub_transfer
-from babelclip.models.checkpoints.hub import open_repository
-from babelclip.models.checkpoints.hub_transfer import RemoteFile
+from babelclip.models.checkpoints.hub import answers as hub_answers
+from babelclip.models.checkpoints.hub import transfer as hub_transfer
+from babelclip.models.checkpoints.hub.repository import open_repository
+from babelclip.models.checkpoints.hub.transfer import RemoteFile
 
 NAME = "org/two-towers"
 FILES = {
@@ -258,7 +259,7 @@ def test_a_full_disk_is_told_before_and_during_the_download(hub, monkeypatch):
     def full(*_args, **_keywords):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("babelclip.models.checkpoints.hub.fetch_blob", full)
+    monkeypatch.setattr("babelclip.models.checkpoints.hub.repository.fetch_blob", full)
     with pytest.raises(BabelclipError, match=r"is full.*it goes on from there"):
         repository.download(["text.safetensors"])
 

@@ -10,8 +10,8 @@ import torch
 
 from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints import mclip, transformer
-from babelclip.models.checkpoints.keras_h5 import torch_names
-from babelclip.models.checkpoints.tensors import open_tensors
+from babelclip.models.checkpoints.files.keras_h5 import torch_names
+from babelclip.models.checkpoints.files.tensors import open_tensors
 from tests.golden.inputs import TEXTS
 
 h5py = pytest.importorskip("h5py")

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.legacy_pickle import converted_head, head_arrays, read_linear_head
+from babelclip.models.checkpoints.files.legacy_pickle import converted_head, head_arrays, read_linear_head
 
 GOLDEN = sorted((Path(__file__).parents[2] / "golden").glob("mclip_legacy_*/*.pkl"))
 
@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_written_gives_the_arrays_from_memory(tmp_path, 
     def refuse(*_: object) -> None:
         raise fault("read-only")
 
-    monkeypatch.setattr("babelclip.models.checkpoints.legacy_pickle.save_file", refuse)
+    monkeypatch.setattr("babelclip.models.checkpoints.files.legacy_pickle.save_file", refuse)
     assert converted_head(path) == path
     np.testing.assert_array_equal(head_arrays(path)[0], arrays[0].T)
     assert [item.name for item in tmp_path.iterdir()] == ["w.pkl"]

@@ -13,7 +13,7 @@ import torch
 import babelclip
 from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints import openai, openclip, reader_of
-from babelclip.models.checkpoints.tensors import Tensors, open_tensors
+from babelclip.models.checkpoints.files.tensors import Tensors, open_tensors
 from tests.golden.inputs import TEXTS, pictures
 from tests.models.checkpoints.folders import GOLDEN, copy_of, expected, image_differences, text_differences
 

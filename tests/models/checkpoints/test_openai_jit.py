@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.tensors import open_tensors
+from babelclip.models.checkpoints.files.tensors import open_tensors
 
 # torch wants its users on another format; these archives exist all the same.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.sentencepiece_file import read_sentencepiece, siglip_tokenizer, xlmr_tokenizer
+from babelclip.models.checkpoints.files.sentencepiece_file import read_sentencepiece, siglip_tokenizer, xlmr_tokenizer
 from babelclip.models.cleaning import siglip as cleaned
 from tests.golden.inputs import TEXTS
 from tests.models.checkpoints.folders import GOLDEN

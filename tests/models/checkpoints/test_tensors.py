@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.tensors import INDEX, WEIGHT_NAMES, open_tensors, weight_files
+from babelclip.models.checkpoints.files.tensors import INDEX, WEIGHT_NAMES, open_tensors, weight_files
 
 STATE = {
     "embeddings.weight": torch.arange(12, dtype=torch.float32).reshape(4, 3),
@@ -223,7 +223,7 @@ def test_one_form_of_the_weights_is_chosen_from_a_list_of_files():
 MEASURE = """
 import sys
 from pathlib import Path
-from babelclip.models.checkpoints.tensors import open_tensors
+from babelclip.models.checkpoints.files.tensors import open_tensors
 def anonymous():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("RssAnon")) / 1024

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.tokenizer_files import read_tokenizer, wanted
+from babelclip.models.checkpoints.files.tokenizer_files import read_tokenizer, wanted
 from tests.golden.inputs import TEXTS
 
 GOLDEN = Path(__file__).parents[2] / "golden"

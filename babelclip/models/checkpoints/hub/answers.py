@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.hub_cache import COMMIT
-from babelclip.models.checkpoints.hub_transfer import RemoteFile
+from babelclip.models.checkpoints.hub.cache import COMMIT
+from babelclip.models.checkpoints.hub.transfer import RemoteFile
 
 # Seconds for the question which commit and which files: below the 5 s in which a load without network must end.
 DEADLINE = 4.0

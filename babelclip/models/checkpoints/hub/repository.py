@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.hub_answers import ask, endpoint, offline, refusal, silence
-from babelclip.models.checkpoints.hub_cache import COMMIT, files_in, hub_cache, keep, kept_commit, kept_list, storage
-from babelclip.models.checkpoints.hub_transfer import RemoteFile, fetch_blob, partial_path, size_of, transport_errors
+from babelclip.models.checkpoints.hub.answers import ask, endpoint, offline, refusal, silence
+from babelclip.models.checkpoints.hub.cache import COMMIT, files_in, hub_cache, keep, kept_commit, kept_list, storage
+from babelclip.models.checkpoints.hub.transfer import RemoteFile, fetch_blob, partial_path, size_of, transport_errors
 from babelclip.progress import progress_bar
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from babelclip.errors import BabelclipError
 from babelclip.files import cache_folder, read_json, write_json
-from babelclip.models.checkpoints.hub_transfer import RemoteFile
+from babelclip.models.checkpoints.hub.transfer import RemoteFile
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, processors
 
 from babelclip.errors import BabelclipError, require
 from babelclip.files import read_json
-from babelclip.models.checkpoints.sentencepiece_file import siglip_tokenizer, xlmr_tokenizer
+from babelclip.models.checkpoints.files.sentencepiece_file import siglip_tokenizer, xlmr_tokenizer
 from babelclip.models.tokenization import TextTokenizer
 
 FAST = "tokenizer.json"

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from babelclip.errors import BabelclipError, shown
 from babelclip.files import read_json
-from babelclip.models.checkpoints import torch_archive
+from babelclip.models.checkpoints.files import torch_archive
 
 INDEX = ".index.json"
 # One model often lies in a folder in several forms. The first of these is read: safe and fast ones before others.
@@ -144,13 +144,13 @@ def _entries(path: Path) -> dict[str, Entry]:
     if path.suffix == ".safetensors":
         return _safetensors(path)
     if path.suffix == ".h5":
-        from babelclip.models.checkpoints.keras_h5 import read_entries
+        from babelclip.models.checkpoints.files.keras_h5 import read_entries
 
         return read_entries(path)
     if torch_archive.is_archive(path):
         archive = torch_archive.read_archive(path)
         if archive.scripted:
-            from babelclip.models.checkpoints.openai_jit import state_dict
+            from babelclip.models.checkpoints.files.openai_jit import state_dict
 
             return _views(path, state_dict(archive.content, path))
         return _views(path, _unwrap(archive.content, path))

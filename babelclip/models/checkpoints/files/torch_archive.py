@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from babelclip.errors import BabelclipError, shown
-from babelclip.models.checkpoints import safe_pickle
+from babelclip.models.checkpoints.files import safe_pickle
 
 # The pickles of published models take some 100 kB; the bounds keep what a hostile one can build below a gigabyte.
 MAX_PICKLE_BYTES = 4 << 20

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from babelclip.errors import BabelclipError, require, shown
-from babelclip.models.checkpoints.tensors import Entry
+from babelclip.models.checkpoints.files.tensors import Entry
 
 BODIES = ("bert", "roberta", "distilbert")
 MCLIP_HEAD = "LinearTransformation"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.safe_pickle import Inert
+from babelclip.models.checkpoints.files.safe_pickle import Inert
 
 # Numbers that OpenAI keeps as buffers and drops before it builds the model; all of them show in other shapes.
 DROPPED = ("input_resolution", "context_length", "vocab_size")

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from babelclip.errors import BabelclipError, shown
 from babelclip.files import atomic_path
-from babelclip.models.checkpoints import safe_pickle
+from babelclip.models.checkpoints.files import safe_pickle
 
 # The largest published head is (768, 640) float32, 2 MB.
 MAX_BYTES = 16 << 20

@@ -1,0 +1,1 @@
+"""Models of the hub: `repository.py` is the way in."""
