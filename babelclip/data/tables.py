@@ -12,15 +12,18 @@ One reader per format gives a `RawTable`; what the columns mean is the matter of
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import gzip
 import io
 import json
 import re
+import shutil
+import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -91,21 +94,58 @@ def read_table(path: Path, wanted: Collection[str]) -> RawTable:
     Raises:
         BabelclipError: the file is missing, of another format, or damaged.
     """
-    _check_file(path)
-    readers = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_tsv}
+    return next(iter_table(path, wanted, None))
+
+
+def iter_table(path: Path, wanted: Collection[str], rows: int | None) -> Iterator[RawTable]:
+    """Yields what `read_table` returns in parts of `rows` rows of the file, one part at least; None: in one.
+
+    In JSONL a part has the columns of the lines up to its end. Memory depends on `rows` and not on the file.
+
+    Raises:
+        BabelclipError: as `read_table`; damage is met where it lies.
+    """
+    check_file(path)
+    readers = {".parquet": _iter_parquet, ".jsonl": _iter_jsonl, ".csv": _iter_csv, ".tsv": _iter_tsv}
     with _GzipErrors(path):
-        return readers[file_format(path)](path, wanted)
+        yield from readers[file_format(path)](path, wanted, rows)
 
 
 def read_plain_lines(path: Path) -> list[str]:
     """Returns the lines of a text file without their ends; bytes that are not UTF-8 come as lone surrogates."""
-    _check_file(path)
+    return list(iter_plain_lines(path))
+
+
+def iter_plain_lines(path: Path) -> Iterator[str]:
+    """Yields what `read_plain_lines` returns, line by line."""
+    check_file(path)
     with _GzipErrors(path), _open_text(path) as file:
-        return [_without_end(line) for line in file]
+        for line in file:
+            yield _without_end(line)
 
 
-def raw_columns(source: str, columns: dict[str, Sequence[Any]]) -> RawTable:
-    """Returns a table of columns in memory, of one length; values are text, whole numbers or None."""
+def count_rows(path: Path) -> int | None:
+    """Returns about how many rows a file has, None where only reading it all would tell (.gz).
+
+    Lines are counted for text, so CSV values with line ends make it too large.
+    """
+    check_file(path)
+    kind = file_format(path)
+    if path.name.lower().endswith(".gz"):
+        return None
+    if kind == ".parquet":
+        with _ParquetErrors(path):
+            return int(pq.ParquetFile(path).metadata.num_rows)
+    with path.open("rb") as file:
+        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    return lines if kind == ".jsonl" else max(0, lines - 1)
+
+
+def raw_columns(source: str, columns: dict[str, Any], start: int = 0) -> RawTable:
+    """Returns a table of columns in memory, of one length; values are text, whole numbers or None.
+
+    `start` is the number of the first row.
+    """
     arrays: dict[str, pa.ChunkedArray] = {}
     problems: dict[int, str] = {}
     for name, values in columns.items():
@@ -115,7 +155,8 @@ def raw_columns(source: str, columns: dict[str, Sequence[Any]]) -> RawTable:
     kept = np.setdiff1d(np.arange(count), list(problems))
     if problems:
         arrays = {name: array.take(pa.array(kept)) for name, array in arrays.items()}
-    first = min(problems.items(), default=None)
+    first = min(((start + row, problem) for row, problem in problems.items()), default=None)
+    kept = kept + start
     return RawTable(source, list(columns), arrays, kept, kept, Counter(problems.values()), first, unit="row")
 
 
@@ -125,7 +166,7 @@ def is_utf8(text: str) -> bool:
 
 
 class RowCollector:
-    """Gathers a `RawTable` row by row, in the order of `columns`."""
+    """Gathers a `RawTable` row by row, in the order of `columns`; several, one after the other, if asked to."""
 
     def __init__(self, source: str, columns: Iterable[str]) -> None:
         self._source = source
@@ -155,8 +196,8 @@ class RowCollector:
             column.append(text)
 
     def table(self, names: Iterable[str]) -> RawTable:
-        """Returns what was gathered; `names` are those of all columns of the file."""
-        return RawTable(
+        """Returns what was gathered and starts anew; `names` are those of all columns of the file."""
+        gathered = RawTable(
             self._source,
             list(names),
             {name: _chunked(pa.array(values, pa.string())) for name, values in self.columns.items()},
@@ -165,16 +206,21 @@ class RowCollector:
             Counter(problem for _, problem in self._problems),
             min(self._problems, default=None),
         )
+        self.columns = {name: [] for name in self.columns}
+        self._places, self._positions, self._problems = [], [], []
+        return gathered
 
 
 # -- one reader per format -------------------------------------------------------------------------------------------
 
 
-def _read_jsonl(path: Path, wanted: Collection[str]) -> RawTable:
+def _iter_jsonl(path: Path, wanted: Collection[str], rows: int | None) -> Iterator[RawTable]:
     names: dict[str, None] = {}
     collector = RowCollector(str(path), ())
     with _open_text(path) as file:
         for position, line in enumerate(file):
+            if rows and position and position % rows == 0:
+                yield collector.table(names)
             row, problem = _json_object(line)
             found = {name.lower(): value for name, value in row.items()}
             for name in found.keys() - names.keys():
@@ -182,7 +228,7 @@ def _read_jsonl(path: Path, wanted: Collection[str]) -> RawTable:
                 if name in wanted:
                     collector.add_column(name)
             collector.add(position + 1, position, map(found.get, collector.columns), problem)
-    return collector.table(names)
+    yield collector.table(names)
 
 
 def _json_object(line: str) -> tuple[dict[str, Any], str | None]:
@@ -194,9 +240,9 @@ def _json_object(line: str) -> tuple[dict[str, Any], str | None]:
     return (row, None) if isinstance(row, dict) else ({}, NOT_OBJECT)
 
 
-def _read_csv(path: Path, wanted: Collection[str]) -> RawTable:
+def _iter_csv(path: Path, wanted: Collection[str], rows: int | None) -> Iterator[RawTable]:
     with _open_text(path) as file:
-        return _read_rows(path, _csv_rows(path, file), wanted)
+        yield from _iter_rows(path, _csv_rows(path, file), wanted, rows)
 
 
 def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
@@ -216,55 +262,79 @@ def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
         csv.field_size_limit(limit)
 
 
-def _read_tsv(path: Path, wanted: Collection[str]) -> RawTable:
+def _iter_tsv(path: Path, wanted: Collection[str], rows: int | None) -> Iterator[RawTable]:
     with _open_text(path) as file:
         lines = enumerate(map(_without_end, file), 1)
-        return _read_rows(path, ((number, line.split("\t") if line else []) for number, line in lines), wanted)
+        split = ((number, line.split("\t") if line else []) for number, line in lines)
+        yield from _iter_rows(path, split, wanted, rows)
 
 
-def _read_rows(path: Path, rows: Iterator[tuple[int, list[str]]], wanted: Collection[str]) -> RawTable:
-    """Returns the table of `rows`, the first of which is the header; a row [] is a blank line."""
-    header = [name.strip().lower() for name in next(rows, (1, []))[1]]
+def _iter_rows(
+    path: Path, content: Iterator[tuple[int, list[str]]], wanted: Collection[str], rows: int | None
+) -> Iterator[RawTable]:
+    """Yields the tables of `content`, which begins with the header; a row [] is a blank line."""
+    header = [name.strip().lower() for name in next(content, (1, []))[1]]
     _check_distinct(path, [name for name in header if name in wanted])
     columns = {name: place for place, name in enumerate(header) if name in wanted}
     collector = RowCollector(str(path), columns)
-    for position, (line, row) in enumerate(rows):
+    for position, (line, row) in enumerate(content):
+        if rows and position and position % rows == 0:
+            yield collector.table(header)
         problem = None if len(row) == len(header) else WRONG_COLUMNS if row else BLANK
         collector.add(line, position, (row[place] for place in columns.values()), problem)
-    return collector.table(header)
+    yield collector.table(header)
 
 
-def _read_parquet(path: Path, wanted: Collection[str]) -> RawTable:
-    source: Path | io.BytesIO = path
-    if path.name.lower().endswith(".gz"):
-        source = io.BytesIO(gzip.decompress(path.read_bytes()))
-    try:
-        file = pq.ParquetFile(source)
+def _iter_parquet(path: Path, wanted: Collection[str], rows: int | None) -> Iterator[RawTable]:
+    with contextlib.ExitStack() as opened, _ParquetErrors(path):
+        source: Any = path
+        if path.name.lower().endswith(".gz"):
+            # Parquet is read from its end, and gzip only from its beginning.
+            source = opened.enter_context(tempfile.TemporaryFile())
+            with gzip.open(path, "rb") as packed:
+                shutil.copyfileobj(packed, source, 1 << 20)
+        # A buffer, because a row group may hold the whole file.
+        file = opened.enter_context(pq.ParquetFile(source, buffer_size=0 if rows is None else 1 << 18))
         names = list(file.schema_arrow.names)
-        content = file.read(columns=[name for name in names if name.lower() in wanted])
-    except (pa.ArrowException, OSError) as error:
-        raise BabelclipError(f"{path} is not a whole Parquet file ({error}): copy it or write it again.") from error
-    _check_distinct(path, [name.lower() for name in content.column_names])
-    for name in content.column_names:
-        kind = str(getattr(content[name].type, "value_type", content[name].type))
-        is_list = pa.types.is_nested(content[name].type)
+        columns = [name for name in names if name.lower() in wanted]
+        _check_distinct(path, [name.lower() for name in columns])
+        _check_types(path, [file.schema_arrow.field(name) for name in columns])
+        if not columns:
+            none = np.empty(0, np.int64)
+            yield RawTable(str(path), names, {}, none, none, unit="row")
+            return
+        parts = iter([file.read(columns=columns)]) if rows is None else file.iter_batches(rows, columns=columns)
+        start = 0
+        for part in parts:
+            table = raw_columns(str(path), {name.lower(): part[name] for name in columns}, start)
+            table.names = names
+            yield table
+            start += part.num_rows
+        if not start and rows is not None:
+            empty = file.schema_arrow.empty_table()
+            yield raw_columns(str(path), {name.lower(): empty[name] for name in columns})
+
+
+def _check_types(path: Path, fields: Iterable[pa.Field]) -> None:
+    for field in fields:
+        kind = str(getattr(field.type, "value_type", field.type))
+        is_list = pa.types.is_nested(field.type)
         if is_list or not re.fullmatch(r"null|u?int\d+|(large_)?(string|binary)|(string|binary)_view", kind):
             raise BabelclipError(
-                f"{path}: column {name!r} has type {content[name].type}. Captions take columns of text, or of whole "
+                f"{path}: column {field.name!r} has type {field.type}. Captions take columns of text, or of whole "
                 "numbers: convert it, for example to one row per text instead of a list of texts."
             )
-    if not content.column_names:
-        none = np.empty(0, np.int64)
-        return RawTable(str(path), names, {}, none, none, unit="row")
-    table = raw_columns(str(path), {name.lower(): content[name] for name in content.column_names})
-    table.names = names
-    return table
 
 
 # -- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Does nothing where `path` is a file.
+
+    Raises:
+        BabelclipError: it is not; names a file with a similar name.
+    """
     if path.is_file():
         return
     near = closest(path.name, [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else [])
@@ -285,6 +355,23 @@ def _open_text(path: Path) -> TextIO:
     """Returns a text file, gzipped or not, open for reading; only LF ends a line."""
     opened: Any = gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
     return io.TextIOWrapper(opened, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+
+
+class _ParquetErrors:
+    """Turns what Arrow raises on a damaged file into a message that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        # gzip's own error is an OSError as well.
+        if isinstance(error, (pa.ArrowException, OSError)) and not isinstance(error, gzip.BadGzipFile):
+            raise BabelclipError(
+                f"{self._path} is not a whole Parquet file ({error}): copy it or write it again."
+            ) from error
 
 
 class _GzipErrors:

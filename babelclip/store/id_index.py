@@ -7,7 +7,7 @@ so two ids of one hash are no problem.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,6 @@ class IdIndex:
         self._starts = np.zeros(1, np.int64)
         self._hashes = np.empty(0, np.int64)  # ascending
         self._rows = np.empty(0, np.int64)  # the row of each hash
-
-    def __iter__(self) -> Iterator[str]:
-        for block in self._blocks:
-            yield from block.to_pylist()
 
     def add(self, blocks: Iterable[pa.ChunkedArray]) -> None:
         """Appends the ids of new shards, one block each, as the next rows."""

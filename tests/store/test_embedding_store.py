@@ -9,6 +9,7 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.store import EmbeddingStore
 from babelclip.store import embedding_store as module
+from babelclip.store.id_file import IdFile
 from babelclip.store.id_index import IdIndex
 
 FACTS = {"space": "tiny/space", "model": "tiny-teacher", "dim": 8, "normalized": False}
@@ -139,23 +141,53 @@ def test_missing_ids_are_counted_and_named(tmp_path):
         EmbeddingStore.open(tmp_path / "s").positions(["nope", "r3", "neither"])
 
 
-@given(names=st.lists(st.text(min_size=1, max_size=4), unique=True, max_size=60), data=st.data())
-def test_id_index_finds_every_id_and_no_other(names, data):
-    cut = data.draw(st.integers(0, len(names)))
-    index = IdIndex()
+def id_index(kind, blocks):
+    """An index of each kind with these blocks of ids; the writer's reads them again where its hashes agree."""
+    blocks = [pa.chunked_array([pa.array(block, pa.string())]) for block in blocks]
+    index = IdIndex() if kind == "memory" else IdFile(Path(tempfile.gettempdir()), blocks.__getitem__)
     index.add([])
-    for part in (names[:cut], names[cut:]):
-        index.add([pa.chunked_array([pa.array(part, pa.string())])])
-    assert list(index) == names
+    index.add(blocks[:1])
+    index.add(iter(blocks[1:]))
+    return index
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+@given(names=st.lists(st.text(min_size=1, max_size=4), unique=True, max_size=60), data=st.data())
+def test_id_index_finds_every_id_and_no_other(kind, names, data):
+    cut, cut_again = sorted(data.draw(st.tuples(st.integers(0, len(names)), st.integers(0, len(names)))))
+    index = id_index(kind, [names[:cut], names[cut:cut_again], names[cut_again:]])
     assert index.find(names[::-1]).tolist() == list(range(len(names)))[::-1]
     assert index.find(["longer than any of them"]).tolist() == [-1]
+    assert index.find([]).tolist() == []
 
 
-def test_id_index_tells_ids_of_one_hash_apart(monkeypatch):
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_id_index_tells_ids_of_one_hash_apart(monkeypatch, kind):
     monkeypatch.setattr("babelclip.store.id_index.hash", len, raising=False)
-    index = IdIndex()
-    index.add([pa.chunked_array([["aa", "b", "cc"]]), pa.chunked_array([["dd", "e"]])])
-    assert index.find(["dd", "e", "aa", "xx", "cc", "b", "longer"]).tolist() == [3, 4, 0, -1, 2, 1, -1]
+    monkeypatch.setattr("babelclip.store.id_file.hash", len, raising=False)
+    index = id_index(kind, [["aa", "b", "cc"], ["dd", "e"]])
+    assert index.find(["dd", "e", "aa", "xx", "cc", "b", "longer", "e"]).tolist() == [3, 4, 0, -1, 2, 1, -1, 4]
+
+
+def test_a_writer_finds_ids_beyond_one_block_of_its_file(monkeypatch):
+    monkeypatch.setattr("babelclip.store.id_file._BLOCK", 7)
+    index = id_index("file", [[str(row) for row in range(40)], [str(row) for row in range(40, 100)]])
+    assert index.find([str(row) for row in range(120)]).tolist() == [*range(100), *[-1] * 20]
+
+
+def test_a_writer_leaves_no_file_of_its_own_behind(tmp_path):
+    make_store(tmp_path / "s")
+    with EmbeddingStore.open_or_create(tmp_path / "s", **FACTS, dtype="float32") as store:
+        assert store.find(["r7", "nope"]).tolist() == [7, -1]
+        assert {item.name for item in (tmp_path / "s").iterdir()} == {"manifest.json", "vectors", "rows", ".lock"}
+
+
+def test_ids_of_some_rows_are_read_across_shards(tmp_path):
+    make_store(tmp_path / "s")
+    store = EmbeddingStore.open(tmp_path / "s")
+    assert store.ids == [f"r{row}" for row in range(len(store))]
+    for start, end in ((0, 1), (2, 9), (3, 3), (5, 10**6), (-4, 2)):
+        assert store.ids_between(start, end) == store.ids[max(start, 0) : end]
 
 
 def test_appending_goes_on_where_the_last_writer_stopped(tmp_path):
@@ -462,6 +494,7 @@ KILLED_SHARDS, KILLED_ROWS, KILLED_DIM = 40, 64, 32
 # Appends the shards that are not there yet and prints the number of each after append() has returned.
 WRITER = f"""
 import sys
+import tempfile
 import numpy as np
 from babelclip.store import EmbeddingStore
 
