@@ -3,44 +3,92 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
+
+# The speed shown is that of the last minute, and of the last steps where steps are long.
+_WINDOW_SECONDS, _WINDOW_STEPS = 60.0, 8
+
+
+class Advance(Protocol):
+    """Moves a bar by `n` items, of which `done` were worked on (None: all); items already there cost no time."""
+
+    def __call__(self, n: int, done: int | None = None) -> None:
+        """Takes `n` items more."""
 
 
 @contextlib.contextmanager
-def progress_bar(description: str, total: int, *, shown: bool, unit: str = "items") -> Iterator[Callable[[int], None]]:
-    """Yields `advance(n)`, which moves a bar; it does nothing unless `shown` and stderr is a terminal."""
+def progress_bar(description: str, total: int | None, *, shown: bool, unit: str = "items") -> Iterator[Advance]:
+    """Yields `advance(n)`, which moves a bar; it does nothing unless `shown` and stderr is a terminal.
+
+    The bar shows items done, the speed of work, and the time left; where `total` is None, neither end nor time left.
+    """
     if not shown or total == 0:
-        yield lambda _n: None
+        yield _nothing
         return
     # Imported late: `import babelclip` and `--help` must not pay for rich.
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda _n: None
+        yield _nothing
         return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
+        *((TaskProgressColumn(), TextColumn("{task.fields[left]}")) if total is not None else ()),
     )
+    speed = Speed()
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(description, total=total, rate="")
+        task = progress.add_task(description, total=total, rate="", left="")
 
-        def advance(n: int) -> None:
-            progress.advance(task, n)
-            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
-            progress.update(task, rate=f"{speed:,.0f} {unit}/s" if speed else "")
+        def advance(n: int, done: int | None = None) -> None:
+            work, items = speed.step(n, n if done is None else done)
+            remaining = None if total is None else max(0.0, total - progress.tasks[0].completed - n)
+            progress.update(
+                task,
+                advance=n,
+                rate=f"{work:,.0f} {unit}/s" if work else "",
+                left=f"{_clock(remaining / items)} left" if items and remaining is not None else "",
+            )
 
         yield advance
+
+
+class Speed:
+    """Items a second over the last steps. What passes before the first work (found done already) does not count."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[float, int, int]] = deque()  # seconds, items, of which worked on
+        self._last = time.monotonic()
+        self._lock = threading.Lock()  # lanes of one model move the same bar
+
+    def step(self, n: int, done: int) -> tuple[float, float]:
+        """Takes one step that ends now; returns worked-on items a second and all items a second, 0.0 while unknown."""
+        with self._lock:
+            now = time.monotonic()
+            seconds, self._last = now - self._last, now
+            if done or self._steps:
+                self._steps.append((seconds, n, done))
+            passed = sum(step[0] for step in self._steps)
+            while len(self._steps) > _WINDOW_STEPS and passed - self._steps[0][0] >= _WINDOW_SECONDS:
+                passed -= self._steps.popleft()[0]
+            if passed <= 0:
+                return 0.0, 0.0
+            return sum(step[2] for step in self._steps) / passed, sum(step[1] for step in self._steps) / passed
+
+
+def _nothing(n: int, done: int | None = None) -> None:
+    del n, done
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours < 48 else f"{hours // 24} days"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import typer
+
+from babelclip.errors import BabelclipError
 
 
 def embed(
@@ -17,17 +20,22 @@ def embed(
 ) -> None:
     """Compute a model's vectors of captions once, into a store that training reads.
 
+    The file may be larger than memory. Stopped, by Ctrl-C or otherwise, it goes on when called again.
+
     \b
     Examples:
       babelclip embed captions.jsonl --lang en --model demo/teacher --out targets/
       babelclip embed captions.parquet --model demo/student --out vectors/ --normalize --dtype float32
     """
     import babelclip
-    from babelclip.data.embed import embed_captions
+    from babelclip.data.embed import embed_file
+    from babelclip.store import EmbeddingStore
 
-    rows = babelclip.read_captions(captions)
-    if lang:
-        rows = rows.select(lang=lang)
     clip = babelclip.load(model, towers="text")
-    store = embed_captions(clip, rows, out, normalize=normalize, dtype=dtype, progress=True)
+    try:
+        store = embed_file(clip, captions, out, only=lang or None, normalize=normalize, dtype=dtype, progress=True)
+    except KeyboardInterrupt:
+        with contextlib.suppress(BabelclipError):  # too early for a store
+            typer.echo(f"{out} keeps {len(EmbeddingStore.open(out)):,} vectors.", err=True)
+        raise
     typer.echo(f"{out}: {len(store):,} vectors of {store.dim} dimensions, {store.dtype}, space {store.space}")

@@ -13,20 +13,22 @@ The name on the left wins. Upper and lower case are the same, other columns are 
 used is left out and counted in `Captions.skipped` under its reason; with `strict=True` the first one is an error.
 
 Entry points: `read_captions` (Parquet, JSONL, CSV, TSV, each also .gz), `read_moses`, `read_lines`,
-`Captions.from_columns`, `write_captions`. The formats themselves are the matter of `babelclip.data.tables`.
+`Captions.from_columns`, `write_captions`; for files larger than memory `babelclip.data.parts`.
+The formats themselves are the matter of `babelclip.data.tables`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gzip
+import itertools
 import json
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +50,7 @@ ALIASES = {
     "image": ("filepath", "file_path", "filename", "file_name", "image_path"),
     "label": ("class", "classname"),
 }
+COLUMN_NAMES = [*ALIASES, *(alias for aliases in ALIASES.values() for alias in aliases)]
 SCHEMA = pa.schema([(name, pa.string()) for name in ALIASES])
 
 NO_ID = "no id"
@@ -56,6 +59,7 @@ EMPTY_SOURCE = "empty source text"
 NO_LANGUAGE = "no language"
 UNKNOWN_LANGUAGE = "unknown language"
 NO_PICTURE = "no picture"
+OTHER_LANGUAGE = "another language"
 
 _log = logging.getLogger(__name__)
 
@@ -221,8 +225,7 @@ def read_captions(path: Path | str, lang: str | None = None, strict: bool = Fals
         BabelclipError: the file is missing, damaged, empty, lacks a text column or has an id twice; or no row can be
             used; or, with `strict`, one cannot.
     """
-    names = [*ALIASES, *(alias for aliases in ALIASES.values() for alias in aliases)]
-    return _captions(tables.read_table(Path(path), names), lang, strict)
+    return _captions(tables.read_table(Path(path), COLUMN_NAMES), lang, strict)
 
 
 def read_lines(path: Path | str, lang: str, strict: bool = False) -> Captions:
@@ -251,19 +254,33 @@ def read_moses(
         BabelclipError: the files differ in their number of lines; otherwise as `read_captions`.
     """
     lang, source_lang = languages.normalize(lang), languages.normalize(source_lang)
-    sources, targets = tables.read_plain_lines(Path(source)), tables.read_plain_lines(Path(target))
-    if len(sources) != len(targets):
-        raise BabelclipError(
-            f"{source} has {len(sources)} lines and {target} has {len(targets)}. Aligned files have equally many, "
-            "line n of one being the translation of line n of the other: take both from the same release."
-        )
-    collector = tables.RowCollector(str(target), ("id", "source_id", "text"))
-    for number, (original, text) in enumerate(zip(sources, targets, strict=True), 1):
+    return _captions(next(moses_tables(source, target, lang, source_lang, None)), lang, strict)
+
+
+def moses_tables(
+    source: Path | str, target: Path | str, lang: str, source_lang: str, rows: int | None
+) -> Iterator[RawTable]:
+    """Yields the rows of two aligned files in parts of `rows` lines; None: in one."""
+    names = ("id", "source_id", "text")
+    collector = tables.RowCollector(str(target), names)
+    lines = [0, 0]
+    pairs = itertools.zip_longest(tables.iter_plain_lines(Path(source)), tables.iter_plain_lines(Path(target)))
+    for number, (original, text) in enumerate(pairs, 1):
+        lines = [lines[0] + (original is not None), lines[1] + (text is not None)]
+        if original is None or text is None:
+            continue  # only the number of lines is still of interest
         problem = None if tables.is_utf8(original) else tables.NOT_UTF8
         if problem is None and not original.strip():
             problem = EMPTY_SOURCE
         collector.add(number, number - 1, (f"{lang}-{number}", f"{source_lang}-{number}", text), problem)
-    return _captions(collector.table(("id", "source_id", "text")), lang, strict)
+        if rows and number % rows == 0:
+            yield collector.table(names)
+    if lines[0] != lines[1]:
+        raise BabelclipError(
+            f"{source} has {lines[0]} lines and {target} has {lines[1]}. Aligned files have equally many, "
+            "line n of one being the translation of line n of the other: take both from the same release."
+        )
+    yield collector.table(names)
 
 
 def write_captions(captions: Captions, path: Path | str) -> None:
@@ -297,14 +314,26 @@ def write_captions(captions: Captions, path: Path | str) -> None:
 
 
 def _captions(raw: RawTable, default_lang: str | None, strict: bool) -> Captions:
-    """Returns the usable rows of `raw`; counts the others, or with `strict` raises at the first of them."""
-    columns = _named(raw)
+    """Returns the usable rows of `raw`, one at least; counts the others, or with `strict` raises at the first."""
+    captions, unknown = usable_rows(raw, default_lang, strict)
+    warn_of_unknown(raw.source, captions.skipped, unknown)
+    return captions if len(captions) else raise_nothing_left(raw.source, captions.skipped, unknown)
+
+
+def usable_rows(raw: RawTable, default_lang: str | None, strict: bool) -> tuple[Captions, dict[str, str]]:
+    """Returns the usable rows of `raw`, perhaps none, and what `languages` says about each unknown code.
+
+    Raises:
+        BabelclipError: as `read_captions`, but for a file without a usable row.
+    """
+    columns: dict[str, Any] = {name: raw.columns[column] for name, column in named_columns(raw).items()}
     count = len(raw.places)
+    missing = pa.nulls(count, pa.string())
+    columns.setdefault("text", missing)
     # An empty value of an optional column is no value: CSV and TSV know no other way to leave one out.
     for name, values in columns.items():
         if name != "text":
             columns[name] = pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
-    missing = pa.nulls(count, pa.string())
     columns.setdefault("id", pc.cast(pa.array(raw.positions), pa.string()))
     given = columns.get("lang", missing)
     if default_lang is not None:
@@ -331,16 +360,23 @@ def _captions(raw: RawTable, default_lang: str | None, strict: bool) -> Captions
             f"{raw.source}, {raw.unit} {first[0]}: {first[1]}{why}. Every row needs a text in UTF-8 and a "
             "known language: mend the row, or read without strict to skip and count such rows."
         )
-    if unknown:
-        _log.warning("%s: %d rows left out: %s", raw.source, skipped[UNKNOWN_LANGUAGE], next(iter(unknown.values())))
     table = pa.table([columns.get(name, missing) for name in SCHEMA.names], schema=SCHEMA).filter(pa.array(keep))
     _check_distinct_ids(table["id"], raw.source)
-    captions = Captions(table, dict(skipped))
-    return captions if len(captions) else _raise_nothing_left(raw, captions, unknown)
+    return Captions(table, dict(skipped)), unknown
 
 
-def _named(raw: RawTable) -> dict[str, Any]:
-    """Returns the columns of `raw` under the names of `SCHEMA`."""
+def warn_of_unknown(source: str, skipped: Mapping[str, int], unknown: dict[str, str]) -> None:
+    """Logs how many rows had a language that is not known, and what the first was; nothing where none had."""
+    if unknown:
+        _log.warning("%s: %d rows left out: %s", source, skipped[UNKNOWN_LANGUAGE], next(iter(unknown.values())))
+
+
+def named_columns(raw: RawTable) -> dict[str, str]:
+    """Returns which column of `raw` holds what `SCHEMA` names.
+
+    Raises:
+        BabelclipError: the text is missing, or two columns have the same meaning.
+    """
     columns = {}
     for name, aliases in ALIASES.items():
         present = [name] if name in raw.columns else [alias for alias in aliases if alias in raw.columns]
@@ -350,20 +386,17 @@ def _named(raw: RawTable) -> dict[str, Any]:
                 "one to read."
             )
         if present:
-            columns[name] = raw.columns[present[0]]
-    if "text" not in columns:
-        if not raw.names and raw.skipped:
-            # Not one line was an object, so nothing is known of columns; the counts tell more.
-            return {"text": pa.chunked_array([], pa.string())}
-        if not raw.names:
-            raise BabelclipError(
-                f"{raw.source} is empty. A caption file holds at least one row: check how it was made."
-            )
-        raise BabelclipError(
-            f"{raw.source} has no column for the text; it has {raw.names[:8]}. It must be called 'text' or "
-            f"{' or '.join(map(repr, ALIASES['text']))}, in the header row of CSV and TSV: rename it or add the header."
-        )
-    return columns
+            columns[name] = present[0]
+    if "text" in columns:
+        return columns
+    if not raw.names and raw.skipped:
+        return {}  # not one line was an object, so nothing is known of columns; the counts tell more
+    if not raw.names:
+        raise BabelclipError(f"{raw.source} is empty. A caption file holds at least one row: check how it was made.")
+    raise BabelclipError(
+        f"{raw.source} has no column for the text; it has {raw.names[:8]}. It must be called 'text' or "
+        f"{' or '.join(map(repr, ALIASES['text']))}, in the header row of CSV and TSV: rename it or add the header."
+    )
 
 
 def _canonical(given: Any) -> tuple[Any, dict[str, str]]:
@@ -396,16 +429,17 @@ def _check_distinct_ids(ids: pa.ChunkedArray, source: str) -> None:
         )
 
 
-def _raise_nothing_left(raw: RawTable, captions: Captions, unknown: dict[str, str]) -> Captions:
-    counts = ", ".join(f"{count} {reason}" for reason, count in captions.skipped.items()) or "it has no rows"
+def raise_nothing_left(source: str, skipped: Mapping[str, int], unknown: dict[str, str]) -> NoReturn:
+    """Raises the error for a source of which no row can be used."""
+    counts = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it has no rows"
     cure = "check the file"
-    if NO_LANGUAGE in captions.skipped:
+    if NO_LANGUAGE in skipped:
         cure = "add a column lang, or pass the language of the texts as lang='…'"
     elif unknown:
         cure = next(iter(unknown.values()))
     raise BabelclipError(
-        f"{raw.source} has no usable caption ({counts}). At least one row needs a text in UTF-8 and a "
-        f"known language: {cure}"
+        f"{source} has no usable caption ({counts}). At least one row needs a text in UTF-8 and a known language: "
+        f"{cure}"
     )
 
 

@@ -1,0 +1,146 @@
+"""Caption files larger than memory: the captions of `read_captions` and `read_moses`, part by part.
+
+What a row must be, what is left out and every error are those of the whole readers (`babelclip.data.captions`), with
+three differences that come from not looking ahead. Ids are compared within a part; across parts that is the matter of
+whoever keeps them (`embed_captions` does). A column of JSONL that gives the id or the text must be there from the first
+part on. And an error is met where it lies: the parts before it have been given out by then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from babelclip import languages
+from babelclip.data import tables
+from babelclip.data.captions import (
+    COLUMN_NAMES,
+    OTHER_LANGUAGE,
+    Captions,
+    moses_tables,
+    named_columns,
+    raise_nothing_left,
+    usable_rows,
+    warn_of_unknown,
+)
+from babelclip.data.tables import RawTable
+from babelclip.errors import BabelclipError
+
+# One shard of an EmbeddingStore; some 30 MB while it is read.
+ROWS = 65536
+
+
+def iter_captions(
+    path: Path | str,
+    lang: str | None = None,
+    strict: bool = False,
+    *,
+    only: str | Iterable[str] | None = None,
+    rows: int = ROWS,
+) -> Iterator[Captions]:
+    """Yields the captions of a Parquet, JSONL, CSV or TSV file, each also gzipped, in file order.
+
+    Args:
+        path: the file; CSV and TSV need a header row.
+        lang: language of the rows that name none.
+        strict: whether the first row that cannot be used is an error.
+        only: keep these languages; the other rows are counted in `skipped`.
+        rows: rows of the file in a part. A part has as many captions or fewer, perhaps none, and counts the rest.
+
+    Raises:
+        UnknownLanguageError: `lang` or one of `only` is not known.
+        BabelclipError: as `read_captions`, and where the column for text or id changes on the way.
+    """
+    tables.check_file(Path(path))
+    wanted = (
+        None if only is None else [languages.normalize(code) for code in ([only] if isinstance(only, str) else only)]
+    )
+    default = None if lang is None else languages.normalize(lang)
+    return _usable(_one_naming(tables.iter_table(Path(path), COLUMN_NAMES, _positive(rows))), default, strict, wanted)
+
+
+def iter_moses(
+    source: Path | str,
+    target: Path | str,
+    lang: str,
+    source_lang: str = "en",
+    strict: bool = False,
+    *,
+    rows: int = ROWS,
+) -> Iterator[Captions]:
+    """Yields the captions that `read_moses` returns for two aligned files, in parts of `rows` lines.
+
+    Raises:
+        UnknownLanguageError: a language is not known.
+        BabelclipError: as `read_moses`; files of different length are found out at the end of the shorter one.
+    """
+    for path in (source, target):
+        tables.check_file(Path(path))
+    lang, source_lang = languages.normalize(lang), languages.normalize(source_lang)
+    return _usable(moses_tables(source, target, lang, source_lang, _positive(rows)), lang, strict, None)
+
+
+def _usable(
+    parts: Iterator[RawTable], default_lang: str | None, strict: bool, only: list[str] | None
+) -> Iterator[Captions]:
+    source, usable = "", 0
+    skipped: Counter[str] = Counter()
+    unknown: dict[str, str] = {}
+    there: Counter[str] = Counter()
+    for raw in parts:
+        captions, new = usable_rows(raw, default_lang, strict)
+        unknown.update(new)
+        source = raw.source
+        if only is not None:
+            there.update(captions.langs)
+            captions = _in_languages(captions, only)
+        skipped.update(captions.skipped)
+        usable += len(captions)
+        yield captions
+    warn_of_unknown(source, skipped, unknown)
+    if not usable and there:
+        raise BabelclipError(
+            f"{source} has no caption in {only}; of {sum(there.values())} usable ones the languages are "
+            f"{', '.join(sorted(there))}. At least one is needed: choose languages that are there."
+        )
+    if not usable:
+        raise_nothing_left(source, skipped, unknown)
+
+
+def _in_languages(captions: Captions, only: list[str]) -> Captions:
+    kept = captions.table.filter(pc.is_in(captions.table["lang"], pa.array(only, pa.string())))
+    left_out = len(captions) - kept.num_rows
+    return Captions(kept, {**captions.skipped, **({OTHER_LANGUAGE: left_out} if left_out else {})})
+
+
+def _one_naming(parts: Iterator[RawTable]) -> Iterator[RawTable]:
+    """Yields `parts`, all of which take text and id from the same columns.
+
+    Raises:
+        BabelclipError: a later part names another column; rows already given out would have been read otherwise.
+    """
+    before: dict[str, str] | None = None
+    for raw in parts:
+        named = named_columns(raw)
+        if before is not None and "text" in before:
+            changed = [name for name in ("id", "text") if before.get(name) != named.get(name)]
+            if changed:
+                name = changed[0]
+                raise BabelclipError(
+                    f"{raw.source}: {name!r} is read from column {named[name]!r} around {raw.unit} "
+                    f"{next(iter(raw.places.tolist()), '?')}, and before it was read from "
+                    f"{before.get(name, 'no column')!r}. A file that is read in parts names it alike from "
+                    f"the start: give every row a {name!r}."
+                )
+        before = named
+        yield raw
+
+
+def _positive(rows: int) -> int:
+    if rows < 1:
+        raise BabelclipError(f"rows={rows} of a part is not allowed: give 1 or more, {ROWS} for example.")
+    return rows
