@@ -22,9 +22,9 @@ from babelclip.models.clip import Clip
 from babelclip.progress import Advance, progress_bar
 from babelclip.store import EmbeddingStore
 
-# Texts between two writes: what an interruption can lose. Little at first, minutes of work on a processor; a store that
-# has grown takes large shards, so that 100 million rows are some 1,600 of them.
-_FIRST_SHARD, _SHARD, _GROWN = 8192, 65536, 1 << 19
+# Texts between two writes: what an interruption can lose, a minute or two on a processor. 100 million rows are 6,104
+# shards.
+_SHARD = 16384
 # Texts given to the model at once: enough to sort by length, few enough for the progress bar to move.
 _AT_ONCE = 8192
 
@@ -111,9 +111,9 @@ def embed_captions(
                 lacking = sieve.lacking(part)
                 advance(len(part) + sum(part.skipped.values()) - len(lacking), 0)
                 waiting += lacking
-                while len(waiting) >= (rows := _shard_rows(store)):
-                    _append(clip, store, waiting[:rows], normalize, advance)
-                    del waiting[:rows]
+                while len(waiting) >= _SHARD:
+                    _append(clip, store, waiting[:_SHARD], normalize, advance)
+                    del waiting[:_SHARD]
             if waiting:
                 _append(clip, store, waiting, normalize, advance)
     return EmbeddingStore.open(path)
@@ -199,11 +199,6 @@ def _refuse_twice(twice: list[str]) -> None:
             "each its own, for example with the language at its end, or leave the column out; then run the same again, "
             "which goes on where it stopped."
         )
-
-
-def _shard_rows(store: EmbeddingStore) -> int:
-    # Told by the rows there are, so that a run in two pieces cuts the same shards as one in a single piece.
-    return _FIRST_SHARD if len(store) < _GROWN else _SHARD
 
 
 def _cut(captions: Captions) -> Iterator[Captions]:

@@ -22,7 +22,6 @@ from transformers import AutoConfig, AutoModel  # noqa: F401
 from babelclip.data import embed
 from babelclip.data.captions import Captions, write_captions
 from babelclip.data.parts import iter_captions
-from babelclip.store import EmbeddingStore
 from tests.conftest import make_clip
 from tests.train.killed_run import ended, forked
 
@@ -32,7 +31,7 @@ CAPTIONS, SHARD, PART = 3000, 100, 70
 def run(folder: Path, name: str) -> None:
     """Embeds, and notes how many texts the model was given."""
     torch.set_num_threads(1)
-    embed._FIRST_SHARD = embed._SHARD = SHARD
+    embed._SHARD = SHARD
     clip = make_clip()
     encode = clip.text.encode
 
@@ -54,22 +53,27 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
+def rows_there(store: Path) -> int:
+    manifest = store / "manifest.json"
+    return json.loads(manifest.read_text())["count"] if manifest.exists() else 0
+
+
 def main(folder: Path, kills: int) -> None:
     texts = [f"the red dog {row} " + "two " * (row % 7) for row in range(CAPTIONS)]
     captions = Captions.from_columns(text=texts, lang="en", id=[f"id-{row}" for row in range(CAPTIONS)])
     write_captions(captions, folder / "captions.jsonl")
-    start = time.monotonic()
     assert ended(forked(lambda: run(folder, "whole"))) == 0, "the undisturbed run failed"
-    seconds = time.monotonic() - start
     at = []
-    while len(at) < kills:
+    for number in range(kills):
         child = forked(lambda: run(folder, "cut"))
-        time.sleep(random.random() * 2 * seconds / (kills + 1))
+        wanted = CAPTIONS * (number + random.random() * 0.9) / kills
+        while rows_there(folder / "cut") < wanted:
+            time.sleep(0.001)
+        time.sleep(random.random() * 0.02)
         os.kill(child, signal.SIGKILL)
         if ended(child) == 0:
             break  # it was over before
-        there = (folder / "cut" / "manifest.json").exists()
-        at.append(len(EmbeddingStore.open(folder / "cut")) if there else 0)
+        at.append(rows_there(folder / "cut"))
     assert ended(forked(lambda: run(folder, "cut"))) == 0, "the last run failed"
     same = content(folder / "whole") == content(folder / "cut")
     encoded = len((folder / "cut.encoded").read_text())

@@ -22,9 +22,7 @@ from tests.conftest import make_clip
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(module, "_FIRST_SHARD", 8)
     monkeypatch.setattr(module, "_SHARD", 16)
-    monkeypatch.setattr(module, "_GROWN", 32)
     monkeypatch.setattr(module, "_AT_ONCE", 6)
 
 
@@ -60,7 +58,7 @@ def test_parts_of_any_size_make_the_same_store(tmp_path, rows):
     whole = embed_captions(clip, captions, tmp_path / "whole", dtype="float32")
     store = embed_captions(clip, iter_captions(tmp_path / "c.jsonl", rows=rows), tmp_path / "parts", dtype="float32")
     assert store.ids == whole.ids == captions.ids
-    assert shard_rows(store) == shard_rows(whole) == [8, 8, 8, 8, 16, 16, 16, 10]
+    assert shard_rows(store) == shard_rows(whole) == [16, 16, 16, 16, 16, 10]
     np.testing.assert_array_equal(store.read(), whole.read())
     np.testing.assert_allclose(store.read(), clip.encode_text(captions.texts, normalize=False), atol=1e-5)
 
