@@ -110,8 +110,8 @@ class DecodedBatches:
 def decoder_pool(workers: int, pictures: int) -> Iterator[Executor]:
     """Yields threads (`workers=0`), or `workers` processes, that are gone when the block ends, however it ends.
 
-    Pillow decodes and resizes without Python's lock, so threads fill the cores; processes win only where Python itself
-    is busy with other things (docs/log.md).
+    Pillow decodes and resizes without Python's lock, so threads fill the cores and start at once. Processes take over
+    a second to start and pay where Python itself is busy with other things (figures: docs/log.md).
 
     Raises:
         BabelclipError: `workers` is negative.

@@ -81,8 +81,8 @@ class ImageEncoder(nn.Module):
             normalize: False gives the raw projection.
             batch_size: pictures a forward pass.
             before_head: return the pooled vectors (N, H) that enter the head, never normalised.
-            workers: processes that decode and preprocess; 0 does so in threads, which is as fast for most (the
-                processes start in a second or two, and want `if __name__ == "__main__":` in scripts).
+            workers: processes that decode and preprocess; 0 does so in threads. Processes start in a second or two,
+                and want `if __name__ == "__main__":` in scripts.
             devices: several devices of this machine, for example ["cuda:0", "cuda:1"]; None means where the tower is.
             progress: show a bar on stderr.
             report: is called once at the end with pictures a second and what the bottleneck was (`EncodeReport`).
