@@ -22,8 +22,8 @@ from babelclip.models.clip import Clip
 from babelclip.progress import Advance, progress_bar
 from babelclip.store import EmbeddingStore
 
-# Texts between two writes: what an interruption can lose, a minute or two on a processor. 100 million rows are 6,104
-# shards.
+# Texts between two writes: what an interruption can lose, a minute or two on a processor. 100 million rows are then
+# 6,104 shards.
 _SHARD = 16384
 # Texts given to the model at once: enough to sort by length, few enough for the progress bar to move.
 _AT_ONCE = 8192

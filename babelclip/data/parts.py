@@ -30,8 +30,8 @@ from babelclip.data.captions import (
 from babelclip.data.tables import RawTable
 from babelclip.errors import BabelclipError
 
-# One shard of an EmbeddingStore; some 30 MB while it is read.
-ROWS = 65536
+# As many as a shard of embed_captions; some 8 MB while they are read.
+ROWS = 16384
 
 
 def iter_captions(
