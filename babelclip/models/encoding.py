@@ -185,14 +185,17 @@ def _present() -> list[str]:
 
 @contextlib.contextmanager
 def inference(module: nn.Module) -> Iterator[None]:
-    """Runs the block in eval mode without gradients, and puts the training mode back afterwards."""
-    was_training = module.training
-    module.eval()
+    """Runs the block in eval mode without gradients; parts that were in training mode are put back afterwards."""
+    # Setting the mode of every part twice costs a query over 1 ms, looking at it a sixth of that.
+    trained = [part for part in module.modules() if part.training]
+    if trained:
+        module.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        module.train(was_training)
+        for part in trained:
+            part.training = True
 
 
 def _one_each(lang: str | Sequence[str] | None, texts: int) -> list[str] | None:

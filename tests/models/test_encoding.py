@@ -115,3 +115,12 @@ def test_a_tokenizer_of_another_model_is_named_before_torch_fails():
     tower.backbone.config.vocab_size = 10
     with pytest.raises(BabelclipError, match=r"gave token \d+, and the text tower has rows for 10 tokens"):
         encode_texts(tower, TEXTS)
+
+
+def test_encoding_puts_back_the_mode_of_every_part():
+    tower = make_text_encoder()
+    tower.train()
+    tower.head.eval()
+    modes = [part.training for part in tower.modules()]
+    encode_texts(tower, ["two dogs"])
+    assert [part.training for part in tower.modules()] == modes
