@@ -318,6 +318,11 @@ def show(record: dict[str, Any]) -> None:
     if record["best_backend"]["row"]:
         times = ", ".join(f"{n} {_number(r, 2)}" for n, r in record["best_backend"]["times as fast"].items())
         console.print(f"times as fast as {record['best_backend']['row']}, the fastest backend of the peer: {times}")
+    if record["busy"] and record["device"] == "cpu":
+        console.print(
+            f"BUSY: the rows got {record['cores_used']:.1f} of {record['machine']['cores']} cores, other programs the "
+            "rest. Rows suffer from that unequally, so the verdicts below say little: run it again on an idle machine."
+        )
     for each in record["bars"]:
         console.print(f"{each['bar']}: {_number(each['value'], 3)} ({each['limit']}) {each['verdict']}")
     for name, reason in record["missing"].items():
@@ -414,6 +419,8 @@ def main(given: list[str] | None = None) -> int:
         "matmul": rates,
         "rows": rows,
         "best_backend": {"row": best, "times as fast": {name: ratio(rows, name, best) for name in (OURS, AUTO, INT8)}},
+        "busy": (used := statistics.median(row["cores"] for row in rows.values())) < 0.85 * (cpu["cores"] or 1),
+        "cores_used": used,
         "missing": missing,
         "query": query,
         "bars": bars(rows, query, cpu, chosen),
