@@ -92,7 +92,7 @@ class Clip:
             lang: language of the texts, or one for each (BCP-47). Models whose first token names the language read it
                 (NLLB-CLIP); for all others it only brings a warning where the model was not trained on that language.
             token_budget: most tokens of a padded batch; changes speed and memory, results only by rounding. None takes
-                1024 on a processor and 32768 on a GPU.
+                1024 on a processor (512 in int8) and 32768 on a GPU.
             devices: several devices of this machine, for example ["cuda:0", "cuda:1"]; None means where the tower is.
             progress: show a bar on stderr.
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from babelclip.errors import BabelclipError
 from babelclip.models.batching import token_batches
+from babelclip.models.quantize import is_quantized
 from babelclip.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ Device = str | torch.device
 # Texts tokenised at once. Large enough for the sort to find equal lengths, small enough for memory.
 _TOKENISE_AT_ONCE = 65536
 # Tokens of a padded batch. On a processor larger passes fall out of the cache (docs/log.md); a GPU wants to be filled.
-_CPU_BUDGET, _GPU_BUDGET = 1024, 32768
+_CPU_BUDGET, _INT8_BUDGET, _GPU_BUDGET = 1024, 512, 32768
 
 
 def encode_texts(
@@ -59,7 +60,7 @@ def encode_texts(
             advance(1)
             return features
         towers = replicas(tower, devices)
-        budget = token_budget or (_GPU_BUDGET if any(device_of(t).type == "cuda" for t in towers) else _CPU_BUDGET)
+        budget = token_budget or _budget(towers)
         for start, token_ids in _tokenised(tower, texts, langs):
 
             def work(lane: nn.Module, rows: np.ndarray, start: int = start, token_ids: Any = token_ids) -> None:
@@ -68,6 +69,12 @@ def encode_texts(
 
             in_lanes(work, token_batches([len(ids) for ids in token_ids], budget), towers)
     return features
+
+
+def _budget(towers: Sequence[nn.Module]) -> int:
+    if any(device_of(tower).type == "cuda" for tower in towers):
+        return _GPU_BUDGET
+    return _INT8_BUDGET if is_quantized(towers[0]) else _CPU_BUDGET
 
 
 def _forward(tower: Any, token_ids: Sequence[Sequence[int]], before_head: bool) -> np.ndarray:

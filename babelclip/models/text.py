@@ -122,7 +122,7 @@ class TextEncoder(nn.Module):
             normalize: False gives the raw projection, which teacher learning regresses on.
             lang: language of the texts, or one for each (BCP-47); read by models whose first token names it (NLLB).
             token_budget: most tokens of a padded batch; changes speed and memory, results only by rounding. None takes
-                1024 on a processor and 32768 on a GPU.
+                1024 on a processor (512 in int8) and 32768 on a GPU.
             before_head: return the pooled vectors (N, H) that enter the head, never normalised.
             devices: several devices of this machine, for example ["cuda:0", "cuda:1"]; None means where the tower is.
             progress: show a bar on stderr.

@@ -57,7 +57,7 @@ def load(
         dtype: "auto" is bfloat16 where the device has the instructions and vectors keep a cosine of 0.9999 to float32,
             else float32. "float32", "bfloat16", "float16", or "int8" (text tower, CPU; a quarter of the memory).
             Vectors come out as float32 in any case; `clip.fidelity` says what a lower precision cost.
-        device: where the towers go; None takes CUDA where it is available, else the CPU.
+        device: where the towers go; None takes CUDA where it is available, else the CPU (int8: always the CPU).
         space: the embedding space of a folder that does not state it, for example of an own student.
         progress: show a bar while files are fetched.
 
@@ -70,6 +70,7 @@ def load(
             or of another shape, the hub cannot be reached, or an argument has a value that is not listed above.
     """
     from babelclip.models.precision import DTYPES, set_precision
+    from babelclip.models.quantize import is_quantized
 
     for value, allowed, argument in ((towers, TOWERS, "towers"), (dtype, DTYPES, "dtype")):
         if value not in allowed:
@@ -80,7 +81,8 @@ def load(
         clip = _from_name(str(name_or_dir), towers, space=space, progress=progress)
     import torch
 
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    int8 = dtype == "int8" or (clip.text is not None and is_quantized(clip.text))
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() and not int8 else "cpu"))
     return set_precision(clip, dtype, place)
 
 
