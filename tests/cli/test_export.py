@@ -133,3 +133,13 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
 def test_the_help_names_every_target():
     help_text = run("--help").output
     assert [name for name in TARGETS if name not in help_text] == []
+
+
+@pytest.mark.parametrize("to", sorted(TARGETS))
+def test_a_model_in_int8_is_refused_with_the_way_round(tmp_path: Path, to: str):
+    from babelclip.models.quantize import quantize
+
+    clip = Clip(space="test/tiny", text=quantize(make_text_encoder(layers=1)), name="tiny")
+    with pytest.raises(BabelclipError, match="tiny was loaded in int8"):
+        export(clip, tmp_path / "out", to=to, towers="text" if "text" in TARGETS[to].towers else "both")
+    assert not (tmp_path / "out").exists()

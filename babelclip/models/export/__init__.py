@@ -123,6 +123,13 @@ def export(
         if value not in allowed:
             known = did_you_mean(value, allowed) if allowed else "It has none."
             raise BabelclipError(f"Export to {to} has no {what} {value!r}. {known}")
+    from babelclip.models.quantize import is_quantized
+
+    if clip.text is not None and towers != "image" and is_quantized(clip.text):
+        raise BabelclipError(
+            f"{clip.name or 'This model'} was loaded in int8, and {to} starts from float weights. Load the model that "
+            'it was made from with dtype="float32"; where the target has int8 of its own, ask for --dtype int8.'
+        )
     write = getattr(import_module(f"{__name__}.{target.module}"), f"export_{target.module}")
     if to not in ("altclip", "diffusers"):
         return Path(write(clip, folder, dtype=dtype, towers=towers, **options))
