@@ -77,6 +77,16 @@ def test_int8_rounds_the_text_tower_and_reports_its_fidelity(folder):
         babelclip.load(folder, "image", dtype="int8")
 
 
+def test_backbones_are_compiled_on_request_in_place_and_for_any_shape(folder, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **settings: calls.append((type(self), settings)))
+    names = list(babelclip.load(folder).text.state_dict())
+    assert calls == []
+    clip = babelclip.load(folder, compile=True)
+    assert calls == [(type(tower.backbone), {"dynamic": True}) for tower in (clip.text, clip.image)]
+    assert list(clip.text.state_dict()) == names
+
+
 def test_a_dtype_that_does_not_exist_is_refused_with_its_like(folder):
     with pytest.raises(BabelclipError, match=r"dtype='bf16' is not known"):
         babelclip.load(folder, dtype="bf16")
