@@ -7,6 +7,7 @@ vectors = encoders.encode_text(["two dogs", "två hundar"])        # (2, D) floa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,10 @@ def _open_openvino(path: Path, config: dict[str, Any], threads: int | None) -> R
     if config["dtype"] == "float32":
         # OpenVINO would otherwise compute in bfloat16 where the processor can.
         settings["INFERENCE_PRECISION_HINT"] = "f32"
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    # compile_model gives its thread an alternate signal stack, and takes that memory back in whichever thread frees the
+    # model. Left to the main thread, a later SIGTERM or Ctrl-C would end Python by a segmentation fault (2026.4).
+    with ThreadPoolExecutor(max_workers=1) as own_thread:
+        compiled = own_thread.submit(openvino.Core().compile_model, path, "CPU", settings).result()
 
     def run(inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         outputs = compiled(inputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,22 @@ def test_compressed_weights_are_smaller_and_keep_the_direction(
     (compared,) = parity.check(tiny, folder, to="openvino", dtype=dtype)
     assert compared.passed
     assert compared.min_cosine > 0.99
+
+
+SIGNALLED = """
+import os, signal, sys, threading
+from pathlib import Path
+from babelclip.models.export.runtime import open_exported
+
+box = [open_exported(Path(sys.argv[1]))]
+freeing = threading.Thread(target=box.clear)
+freeing.start()
+freeing.join()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_after_the_model_was_freed_elsewhere_is_handled(exported: Path):
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, str(exported)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "handled"), done.stderr
