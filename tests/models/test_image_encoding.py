@@ -185,11 +185,13 @@ def test_ctrl_c_within_the_model_ends_the_decoders(two_threads, tower, paths, mo
 
 # Without a tower: torch would take seconds to import.
 _ENDLESS = """
-import multiprocessing, sys, time
+import multiprocessing, signal, sys, time
 from babelclip.models.decoding import DecodedBatches, decoder_pool
 from babelclip.models.preprocess import Preprocess
 
 if __name__ == "__main__":
+    # A job in the background of a shell, as the suite may be, inherits that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with decoder_pool(2, 5000) as pool:
         batches = DecodedBatches(pool, Preprocess(), [sys.argv[1]] * 5000, 4)
         while True:
