@@ -17,8 +17,7 @@ Negative prompts are texts like others; where there is none the pipelines encode
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,6 +25,7 @@ import torch
 from torch import nn
 
 from babelclip.errors import BabelclipError, did_you_mean
+from babelclip.models.encoding import no_gradients
 from babelclip.models.text import TextEncoder
 
 Norm = Literal["none", "pre", "final"]
@@ -132,7 +132,7 @@ def encode_tokens(
         input_ids = _filled(input_ids, rule.length, text.tokenizer.pad_id)
         mask = _filled(mask, rule.length, 0)
     parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-    with _frozen(text):
+    with no_gradients(text):
         for start in range(0, len(rows), batch_size):
             chosen = slice(start, start + batch_size)
             parts.append(_forward(text, input_ids[chosen], mask[chosen], rule.layer, transform))
@@ -205,18 +205,3 @@ def _cut(token_ids: list[int], length: Length, text: TextEncoder) -> list[int]:
 
 def _filled(rows: torch.Tensor, length: int, value: int) -> torch.Tensor:
     return nn.functional.pad(rows, (0, length - rows.shape[1]), value=value)
-
-
-@contextlib.contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Runs the block in eval mode without gradients.
-
-    Not `inference_mode`: its tensors could not enter the training of a diffusion model's adapter.
-    """
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        module.train(was_training)

@@ -205,6 +205,21 @@ def inference(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
+@contextlib.contextmanager
+def no_gradients(module: nn.Module) -> Iterator[None]:
+    """Runs the block in eval mode without gradients.
+
+    Not `inference_mode`: its tensors could enter neither the training of a diffusion model's adapter nor a trace.
+    """
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(was_training)
+
+
 def _one_each(lang: str | Sequence[str] | None, texts: int) -> list[str] | None:
     if lang is None:
         return None

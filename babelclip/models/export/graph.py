@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from babelclip.errors import BabelclipError, require
+from babelclip.models.encoding import no_gradients
 from babelclip.models.image import ImageEncoder
 from babelclip.models.naflex import NaflexTower
 from babelclip.models.text import TextEncoder
@@ -80,7 +81,7 @@ def text_graph(text: TextEncoder, dtype: str = "float32") -> Any:
     input_ids, attention_mask = (tensor.cpu() for tensor in text.pad(text.tokenize(_TRACED_TEXTS)))
     dynamic = {0: "batch"} if text.tokenizer.pad_to is not None else {0: "batch", 1: "tokens"}
     inputs = dict(zip(TEXT_INPUTS, (input_ids, attention_mask), strict=True))
-    with _evaluated(text):
+    with no_gradients(text):
         return _traced(TextGraph(text, _COMPUTED[dtype]), inputs, dict.fromkeys(TEXT_INPUTS, dynamic))
 
 
@@ -97,7 +98,7 @@ def image_graph(image: ImageEncoder, dtype: str = "float32") -> Any:
         )
     side = image.preprocess.crop
     pixels = torch.from_numpy(np.random.default_rng(0).normal(size=(_TRACED_PICTURES, 3, side, side)))
-    with _evaluated(image):
+    with no_gradients(image):
         return _traced(ImageGraph(image, _COMPUTED[dtype]), {"pixels": pixels.float()}, {"pixels": {0: "batch"}})
 
 
@@ -110,17 +111,6 @@ def _in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     if all(p.device.type == "cpu" and p.dtype in (dtype, torch.int64) for p in module.parameters()):
         return module
     return copy.deepcopy(module).to(device="cpu", dtype=dtype)
-
-
-@contextmanager
-def _evaluated(module: nn.Module) -> Iterator[None]:
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        module.train(was_training)
 
 
 def _traced(graph: nn.Module, inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Mapping[int, str]]) -> Any:

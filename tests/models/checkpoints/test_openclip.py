@@ -126,7 +126,8 @@ def test_the_files_that_a_load_wants_are_enough(name, wanted, tmp_path):
     for chosen in openclip.wanted(names, wanted):
         (tmp_path / chosen).parent.mkdir(exist_ok=True)
         shutil.copy(GOLDEN / name / chosen, tmp_path / chosen)
-    openclip.load(tmp_path, wanted)
+    clip = openclip.load(tmp_path, wanted)
+    assert (clip.text is None, clip.image is None) == (wanted == "image", wanted == "text")
 
 
 def test_a_release_file_under_any_name_loads_with_a_config_beside_it(tmp_path):
