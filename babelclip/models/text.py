@@ -15,6 +15,7 @@ from babelclip.errors import BabelclipError
 from babelclip.models.encoding import Device, encode_texts
 from babelclip.models.encoding import inference as inference
 from babelclip.models.head import LayerSpec, backbone_width, build_head
+from babelclip.models.packing import is_packed, packed_output
 from babelclip.models.pooling import pool
 from babelclip.models.tokenization import TextTokenizer
 
@@ -70,6 +71,8 @@ class TextEncoder(nn.Module):
 
     def pooled(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Returns the pooled backbone output (N, H) before the head."""
+        if attention_mask is not None and self.pooling != "pooler" and is_packed(self.backbone):
+            return self.pool_states(packed_output(self.backbone, input_ids, attention_mask), input_ids, attention_mask)
         output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
         return self.pool_output(output, input_ids, attention_mask)
 
@@ -78,10 +81,14 @@ class TextEncoder(nn.Module):
         if self.pooling == "pooler":
             pooled: torch.Tensor = output.pooler_output
             return pooled
+        return self.pool_states(output.last_hidden_state, input_ids, attention_mask)
+
+    def pool_states(
+        self, states: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Returns the vector (N, H) that enters the head, for the last states (N, T, H) of the backbone."""
         eos_id = self.tokenizer.eos_id
-        return pool(
-            output.last_hidden_state, attention_mask, self.pooling, None if eos_id is None else input_ids == eos_id
-        )
+        return pool(states, attention_mask, self.pooling, None if eos_id is None else input_ids == eos_id)
 
     def tokenize(self, texts: Sequence[str], lang: str | Sequence[str] | None = None) -> list[list[int]]:
         """Returns the token ids of each text, prefix and special tokens included, truncated (see `TextTokenizer`)."""
