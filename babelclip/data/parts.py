@@ -60,7 +60,9 @@ def iter_captions(
         None if only is None else [languages.normalize(code) for code in ([only] if isinstance(only, str) else only)]
     )
     default = None if lang is None else languages.normalize(lang)
-    return _usable(_one_naming(tables.iter_table(Path(path), COLUMN_NAMES, _positive(rows))), default, strict, wanted)
+    return usable_parts(
+        one_naming(tables.iter_table(Path(path), COLUMN_NAMES, positive(rows))), default, strict, wanted
+    )
 
 
 def iter_moses(
@@ -81,12 +83,17 @@ def iter_moses(
     for path in (source, target):
         tables.check_file(Path(path))
     lang, source_lang = languages.normalize(lang), languages.normalize(source_lang)
-    return _usable(moses_tables(source, target, lang, source_lang, _positive(rows)), lang, strict, None)
+    return usable_parts(moses_tables(source, target, lang, source_lang, positive(rows)), lang, strict, None)
 
 
-def _usable(
+def usable_parts(
     parts: Iterator[RawTable], default_lang: str | None, strict: bool, only: list[str] | None
 ) -> Iterator[Captions]:
+    """Yields the usable rows of each table; codes are BCP-47 already.
+
+    Raises:
+        BabelclipError: as `iter_captions`; that no row can be used, at the end.
+    """
     source, usable = "", 0
     skipped: Counter[str] = Counter()
     unknown: dict[str, str] = {}
@@ -117,7 +124,7 @@ def _in_languages(captions: Captions, only: list[str]) -> Captions:
     return Captions(kept, {**captions.skipped, **({OTHER_LANGUAGE: left_out} if left_out else {})})
 
 
-def _one_naming(parts: Iterator[RawTable]) -> Iterator[RawTable]:
+def one_naming(parts: Iterator[RawTable]) -> Iterator[RawTable]:
     """Yields `parts`, all of which take text and id from the same columns.
 
     Raises:
@@ -140,7 +147,8 @@ def _one_naming(parts: Iterator[RawTable]) -> Iterator[RawTable]:
         yield raw
 
 
-def _positive(rows: int) -> int:
+def positive(rows: int) -> int:
+    """Returns `rows`, which is 1 or more, or raises BabelclipError."""
     if rows < 1:
         raise BabelclipError(f"rows={rows} of a part is not allowed: give 1 or more, {ROWS} for example.")
     return rows
