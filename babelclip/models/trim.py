@@ -35,7 +35,8 @@ from babelclip.models.cleaning import cleaning_rule
 from babelclip.models.clip import Clip
 from babelclip.models.text import TextEncoder
 from babelclip.models.tokenization import TextTokenizer
-from babelclip.models.vocabulary import COMMON, Vocabulary, in_scripts, read_vocabulary, scripts_of, without
+from babelclip.models.vocabulary import Vocabulary, read_vocabulary, without
+from babelclip.scripts import COMMON, in_scripts, scripts_of
 
 TRIMMED = "Vocabulary trimmed by babelclip"
 _ASCII = frozenset(chr(code) for code in range(33, 127))

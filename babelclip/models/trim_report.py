@@ -26,7 +26,8 @@ from babelclip.models.trim import (
     tokens_to_keep,
     trim_tokenizer,
 )
-from babelclip.models.vocabulary import COMMON, Vocabulary, read_vocabulary, scripts_of
+from babelclip.models.vocabulary import Vocabulary, read_vocabulary
+from babelclip.scripts import COMMON, scripts_of
 
 Texts = Mapping[str, Sequence[str]]
 _FOLDS = 10

@@ -31,18 +31,13 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, pre_tokenizers
+from tokenizers import Tokenizer
 
-from babelclip import languages
 from babelclip.errors import BabelclipError
 from babelclip.models.tokenization import TextTokenizer
+from babelclip.scripts import in_scripts
 
 KINDS = ("Unigram", "BPE", "WordPiece")
-# Digits, punctuation, emoji, and marks that go with any letter.
-COMMON = ("Zyyy", "Zinh")
-# Codes of ISO 15924 that stand for several scripts of Unicode. Korean is written in Hangul; Chinese characters would
-# bring as many pieces again for words that hardly a caption holds.
-_SCRIPTS = {"Jpan": ("Hira", "Kana", "Hani"), "Kore": ("Hang",), "Hans": ("Hani", "Bopo"), "Hant": ("Hani", "Bopo")}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -236,22 +231,6 @@ def without(vocabulary: Vocabulary, numbers: Mapping[int, int]) -> Tokenizer:
                 "the ids of this tokenizer's added tokens leave gaps. Keep this model whole."
             )
     return tokenizer
-
-
-def in_scripts(characters: Iterable[str], scripts: Iterable[str]) -> set[str]:
-    """Returns those of the characters that belong to one of the scripts of Unicode."""
-    wanted = "".join(f"\\p{{{script}}}" for script in scripts)
-    if not wanted:
-        return set()
-    text = "".join(sorted(set(characters)))
-    runs = pre_tokenizers.Split(Regex(f"[^{wanted}]+"), "removed").pre_tokenize_str(text)
-    return {character for run, _span in runs for character in run}
-
-
-def scripts_of(code: str) -> tuple[str, ...]:
-    """Returns the scripts of Unicode that a language is written in, for example `("Hira", "Kana", "Hani")` for ja."""
-    script = languages.script(code)
-    return _SCRIPTS.get(script, (script,))
 
 
 def _turned(vocabulary: Mapping[str, int]) -> Iterator[tuple[int, str]]:

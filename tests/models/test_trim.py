@@ -18,7 +18,8 @@ from babelclip.models.text import TextEncoder, build_text_backbone
 from babelclip.models.tokenization import TextTokenizer
 from babelclip.models.trim import tokens_to_keep, trim, trim_text
 from babelclip.models.trim_report import held_out, largest_difference, measure, texts_of_pieces, trim_report
-from babelclip.models.vocabulary import read_vocabulary, scripts_of
+from babelclip.models.vocabulary import read_vocabulary
+from babelclip.scripts import scripts_of
 from tests.conftest import make_clip
 from tests.golden.inputs import GIVEN
 
