@@ -11,9 +11,9 @@ ablations of AltCLIP (Chen et al., arXiv 2211.06679, table 6) zero-shot ImageNet
 without such pairs. With split and weights the copied captions are not translated, so every caption is in one row; with
 all they are copied besides, each once at most.
 
-The assignment is a function of the seed, of a block's place and of its number of rows, so captions can stream through in
-blocks and any block can be worked out by itself. Sizes are cut from whole-number quotas of all rows so far, which adds
-up to equal sizes over the blocks without knowing how many will come.
+The assignment is a function of the seed, of a block's place and of its number of rows, so captions can stream through
+in blocks and any block can be worked out by itself. Sizes are cut from whole-number quotas of all rows so far, which
+adds up to equal sizes over the blocks without knowing how many will come.
 
 Entry points: `make_plan`, `Plan.assign`, `Plan.sizes`.
 """
