@@ -1,68 +1,81 @@
 """Recipes: a frozen dataclass = one TOML file = the flags `--set section.key=value`, with the same names in all three.
 
 The dataclasses below are the only list of settings. Types, choices and limits are read from their annotations and
-metadata, so a new setting, or a new section, is one more field. Entry points: `load_recipe`, `recipe_from_dict`,
-`apply_overrides`, `to_toml`. This module imports neither torch nor numpy.
+metadata (`settings.py`), so a new setting, or a new section, is one more field. Entry points: `load_recipe`,
+`recipe_from_dict`, `apply_overrides`, `to_toml`; `stage_recipes` for recipes of several stages. This module imports
+neither torch nor numpy.
 """
 
 from __future__ import annotations
 
 import collections.abc
 import dataclasses
-import json
-import math
+import re
 import sys
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from babelclip.errors import BabelclipError, did_you_mean
+from babelclip.train.recipe_checks import check_recipe
+from babelclip.train.settings import check_limits, checked, kind_name, parsed, toml
+from babelclip.train.settings import setting as _setting
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-LOSSES = ("mse", "mse_sum", "cosine", "infonce", "clip")
-
-
-def _setting(default: Any, about: str, *, least: float | None = None, above: float | None = None) -> Any:
-    """Returns a dataclass field with its help text and limits (`least` is allowed, `above` is not)."""
-    metadata = {"about": about, "least": least, "above": above}
-    if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+LOSSES = ("mse", "mse_sum", "cosine", "infonce", "clip", "sigmoid")
+# What `loss.name = "auto"` is; the other kinds have their loss in their own section.
+_AUTO_LOSS = {"distill": "mse", "contrastive": "clip"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
     """`[train]`: the loop."""
 
-    kind: Literal["distill", "contrastive"] = _setting("distill", "which training")
-    steps: int = _setting(1000, "optimiser steps", least=1)
+    kind: Literal["distill", "contrastive", "tension", "sts", "classify"] = _setting("distill", "which training")
+    steps: int = _setting(1000, "optimiser steps; used where epochs is 0", least=1)
+    epochs: float = _setting(0.0, "passes over the data; 0 = count steps", least=0.0)
     tokens_per_batch: int = _setting(4096, "padded tokens of a batch; used where batch_size is 0", least=1)
-    batch_size: int = _setting(0, "captions of a batch; 0 = fill tokens_per_batch", least=0)
+    batch_size: int = _setting(0, "rows of a batch over all processes; 0 = fill tokens_per_batch", least=0)
+    micro_batch: int = _setting(
+        0, "rows of one forward pass where a loss needs the whole batch (gradient cache); 0 = the batch", least=0
+    )
     accumulation: int = _setting(1, "batches of one optimiser step", least=1)
+    optimizer: Literal["adamw", "adam", "rmsprop"] = _setting("adamw", "adam has no decay, rmsprop no first moment")
     lr: float = _setting(1e-4, "peak learning rate", least=0.0)
     head_lr: float | None = _setting(None, "peak learning rate of the head; absent = lr", least=0.0)
-    weight_decay: float = _setting(0.0, "AdamW decay, on matrices only", least=0.0)
-    betas: tuple[float, float] = _setting((0.9, 0.999), "AdamW betas", least=0.0)
-    eps: float = _setting(1e-8, "AdamW epsilon", above=0.0)
+    weight_decay: float = _setting(0.0, "decoupled decay of adamw, on matrices only", least=0.0)
+    betas: tuple[float, float] = _setting((0.9, 0.999), "of adamw and adam", least=0.0)
+    alpha: float = _setting(0.9, "rmsprop: decay of the mean square", least=0.0)
+    momentum: float = _setting(0.0, "rmsprop: momentum", least=0.0)
+    eps: float = _setting(1e-8, "of the optimiser", above=0.0)
     warmup_steps: int = _setting(100, "steps of linear warm-up", least=0)
-    schedule: Literal["constant", "cosine", "linear"] = _setting("constant", "learning rate after warm-up")
+    schedule: Literal["constant", "cosine", "linear", "steps"] = _setting("constant", "learning rate after warm-up")
+    lr_steps: Mapping[str, float] = _setting(
+        {}, "schedule steps: step = learning rate from there on, as in { 500 = 8e-6 }; lr before", least=0.0
+    )
     clip_norm: float = _setting(1.0, "largest gradient norm; 0 = no clipping", least=0.0)
+    ema: float = _setting(
+        0.0, "decay of the moving average of the weights, which is then the model; 0 = off", least=0.0
+    )
+    gradient_checkpointing: bool = _setting(False, "compute states of trained layers twice instead of keeping them")
+    parallel: Literal["ddp", "fsdp"] = _setting("ddp", "several processes: ddp = whole copies, fsdp = shared weights")
     seed: int = _setting(0, "seed of data order and dropout", least=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting("auto", "of the forward pass; weights stay fp32")
     device: Literal["auto", "cpu"] = _setting("auto", "auto = an accelerator where there is one")
     validate_every: int = _setting(0, "steps between validations; 0 = at the end only", least=0)
+    early_stop: int = _setting(0, "validations without a better best_metric that end the run; 0 = off", least=0)
     save_every: int = _setting(500, "steps between checkpoints; 0 = at the end only", least=0)
     log_every: int = _setting(10, "steps between lines of the log", least=1)
     best_metric: str = _setting("", "validation metric of the best checkpoint; empty = the first one")
     best_is: Literal["lowest", "highest"] = _setting("lowest", "which value of best_metric is best")
     keep: Literal["last", "best"] = _setting("last", "which weights the model holds at the end")
     tensorboard: bool = _setting(False, "write TensorBoard files beside log.jsonl")
+    wandb: bool = _setting(False, "log to Weights & Biases as well, if it is installed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +83,11 @@ class Student:
     """`[student]`: the text encoder that learns."""
 
     model: str = _setting("", "folder or name of the student")
+    pooling: Literal["", "mean", "cls", "eos", "max"] = _setting("", "of the token states; empty = as the model")
+    head: Literal["", "linear", "tanh+linear", "mlp"] = _setting("", "a new head of this form; empty = as the model")
     embed_dim: int | None = _setting(None, "dimension of its head; absent = as it is", least=1)
+    max_length: int = _setting(0, "most tokens of a text, special ones included; 0 = as the model", least=0)
+    long: Literal["truncate", "skip"] = _setting("truncate", "what happens to longer texts; both are counted")
     trainable: str = _setting("all", "all, head, or last N layers")
     freeze_embeddings: bool = _setting(False, "keep the word embeddings as they are")
     dropout: float = _setting(0.0, "0 is right for regression", least=0.0)
@@ -83,6 +100,8 @@ class Teacher:
 
     targets: str = _setting("", "folder of the EmbeddingStore with the teacher's vectors")
     space: str = _setting("", "space that the targets must have; empty = any")
+    model: str = _setting("", "folder or name of a teacher that computes targets as it goes, where no store is given")
+    target: Literal["projected", "pooled"] = _setting("projected", "vector of a live teacher: after or before its head")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +110,13 @@ class Data:
 
     captions: tuple[str, ...] = _setting((), "caption files")
     validation: tuple[str, ...] = _setting((), "held-out caption files")
+    benchmark: tuple[str, ...] = _setting((), "held-out captions with pictures, for R@k while training")
     weights: Mapping[str, float] = _setting(
-        {}, "language = times an epoch that its captions are seen; absent = 1", least=0
+        {}, "language = times an epoch that its captions are seen; absent = 1", least=0.0
     )
+    sources: Mapping[str, float] = _setting({}, "caption file = its weight in the mix; absent = 1", least=0.0)
+    temperature: float = _setting(1.0, "1 = languages by their size; larger makes them more equal", above=0.0)
+    english_share: float | None = _setting(None, "share of English rows in the mix; absent = by its size", least=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +136,62 @@ class Towers:
 
     image: str = _setting("locked", "locked, head, last N layers, or free")
     text: str = _setting("free", "locked, head, last N layers, or free")
+    image_features: str = _setting("", "EmbeddingStore of the vectors of a locked picture tower; empty = compute them")
+    text_features: str = _setting("", "EmbeddingStore of the vectors of a locked text tower; empty = compute them")
     logit_scale: Literal["free", "locked"] = _setting("free", "locked keeps the temperature")
     max_logit_scale: float = _setting(100.0, "upper clamp of the logit scale", above=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
+class Tension:
+    """`[tension]`: Contrastive Tension, two copies of one encoder."""
+
+    variant: Literal["original", "in_batch"] = _setting("original", "original = 1 positive to K negatives")
+    negatives: int = _setting(7, "original: K, negatives to each positive", least=1)
+    scale: float = _setting(20.0, "in_batch: factor on the cosine at the start; its logarithm is learned", above=0.0)
+    select: Literal["f1", "f2", "best"] = _setting("best", "which of the two encoders is kept")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sts:
+    """`[sts]`: supervised sentence similarity."""
+
+    stage: Literal["sts", "nli"] = _setting("sts", "sts = regression of the cosine, nli = three classes of a pair")
+    pairs: tuple[str, ...] = _setting((), "files of scored pairs")
+    validation: tuple[str, ...] = _setting((), "held-out files of scored pairs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Classify:
+    """`[classify]`: fine-tuning on pictures in folders named by class."""
+
+    pictures: str = _setting("", "folder of class/picture")
+    validation: str = _setting("", "held-out folder of class/picture")
+    lang: str = _setting("en", "language of the class names")
+    second_lang: str = _setting("", "language that is scored before and after as well; empty = none")
+    names: Mapping[str, str] = _setting({}, "folder = class name in lang; absent = the name of the folder")
+    templates: tuple[str, ...] = _setting((), 'prompts with a {} for the class name; empty = "{}"')
+    loss: Literal["multi_positive", "class_vectors", "sigmoid", "diagonal"] = _setting(
+        "multi_positive", "diagonal takes captions of one class for negatives of each other"
+    )
+    trainable: Literal["text", "text_head", "image", "image_head", "heads", "all", "lora"] = _setting(
+        "heads", "which weights move"
+    )
+    rank: int = _setting(8, "of lora", least=1)
+    interpolate: tuple[float, ...] = _setting((), "shares of the tuned weights to be scored, 0 to 1", least=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A table of `[[stages]]`: its name, and sections that override those of the recipe."""
+
+    name: str
+    sections: Mapping[str, Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One training run. Every field is a section of the TOML file."""
+    """One training run. Every field but `stages` is a section of the TOML file."""
 
     train: Train = Train()
     student: Student = Student()
@@ -127,13 +199,24 @@ class Recipe:
     data: Data = Data()
     loss: Loss = Loss()
     towers: Towers = Towers()
+    tension: Tension = Tension()
+    sts: Sts = Sts()
+    classify: Classify = Classify()
+    stages: tuple[Stage, ...] = ()
 
     def loss_terms(self) -> dict[str, float]:
-        """Returns the weight of each loss term, in the order of `loss.name`."""
+        """Returns the weight of each loss term, in the order of `loss.name`; none where the kind has its own loss."""
         name = self.loss.name
         if name == "auto":
-            name = "clip" if self.train.kind == "contrastive" else "mse"
-        return {term: self.loss.weights.get(term, 1.0) for term in name.split("+")}
+            name = _AUTO_LOSS.get(self.train.kind, "")
+        return {term: self.loss.weights.get(term, 1.0) for term in name.split("+") if name}
+
+
+def sections() -> dict[str, type]:
+    """Returns the dataclass of each section of a recipe, in the order of the file."""
+    kinds = typing.get_type_hints(Recipe)
+    del kinds["stages"]
+    return kinds
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
@@ -160,35 +243,65 @@ def recipe_from_dict(content: Mapping[str, Any]) -> Recipe:
     Raises:
         BabelclipError: a section or key is not known, or a value has another type or lies outside its limits.
     """
-    kinds = typing.get_type_hints(Recipe)
-    sections: dict[str, Any] = {}
+    kinds = sections()
+    made: dict[str, Any] = {}
     for section, values in content.items():
+        if section == "stages":
+            made["stages"] = _stages(values)
+            continue
         if section not in kinds:
-            raise BabelclipError(f"Section [{section}] is not known. {did_you_mean(section, kinds)}")
+            raise BabelclipError(f"Section [{section}] is not known. {did_you_mean(section, [*kinds, 'stages'])}")
         if not isinstance(values, Mapping):
             raise BabelclipError(
                 f"{section} = {values!r} stands outside a section. Write it under [section], for example [train]."
             )
-        sections[section] = _section_from_dict(section, kinds[section], values)
-    recipe = Recipe(**sections)
-    _check_terms(recipe)
+        made[section] = _section_from_dict(section, kinds[section], values)
+    recipe = Recipe(**made)
+    check_recipe(recipe, LOSSES)
+    stage_recipes(recipe)  # raises where one is wrong
     return recipe
 
 
-def recipe_to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Returns the recipe as nested dictionaries of JSON types; settings that are None are left out."""
-    return {
+def stage_recipes(recipe: Recipe) -> list[tuple[str, Recipe]]:
+    """Returns name and whole recipe of each stage, in order; none for a recipe of one training.
+
+    Raises:
+        BabelclipError: a stage has an unknown section, key or value; the message names the stage.
+    """
+    base = recipe_to_dict(dataclasses.replace(recipe, stages=()))
+    resolved = []
+    for stage in recipe.stages:
+        merged = {section: {**values, **stage.sections.get(section, {})} for section, values in base.items()}
+        merged |= {section: dict(values) for section, values in stage.sections.items() if section not in merged}
+        try:
+            resolved.append((stage.name, recipe_from_dict(merged)))
+        except BabelclipError as error:
+            raise BabelclipError(f"Stage {stage.name!r}: {error}") from error
+    return resolved
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Returns the recipe as nested dictionaries of JSON types; settings that are None, and no stages, are left out."""
+    content: dict[str, Any] = {
         section: {
             key: list(value) if isinstance(value, tuple) else value
-            for key, value in values.items()
+            for key, value in dataclasses.asdict(getattr(recipe, section)).items()
             if value is not None
         }
-        for section, values in dataclasses.asdict(recipe).items()
+        for section in sections()
     }
+    if recipe.stages:
+        content["stages"] = [
+            {"name": stage.name, **{section: dict(values) for section, values in stage.sections.items()}}
+            for stage in recipe.stages
+        ]
+    return content
 
 
 def apply_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     """Returns `recipe` with each `section.key=value` set; `section.key.name=value` sets one entry of a table.
+
+    In a recipe of several stages that holds for all of them; `stages.NAME.section.key=value` sets one stage.
 
     >>> apply_overrides(Recipe(), ["train.lr=2e-5"]).train.lr
     2e-05
@@ -197,36 +310,58 @@ def apply_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
         BabelclipError: an override has another form, or its key or value is not allowed.
     """
     content = recipe_to_dict(recipe)
-    kinds = typing.get_type_hints(Recipe)
+    by_name: dict[str, dict[str, Any]] = {stage["name"]: stage for stage in content.get("stages", ())}
     for override in overrides:
         name, equals, text = override.partition("=")
         parts = name.strip().split(".")
+        target = content
+        if parts[0] == "stages" and len(parts) > 2:
+            if parts[1] not in by_name:
+                raise BabelclipError(
+                    f"Stage {parts[1]!r} in {override!r} is not known. {did_you_mean(parts[1], by_name)}"
+                )
+            target, parts = by_name[parts[1]], parts[2:]
         if not equals or len(parts) < 2 or not all(parts):
             raise BabelclipError(
                 f"Override {override!r} cannot be read; its form is section.key=value, for example train.lr=2e-5."
             )
-        section, key, *entry = parts
-        if section not in kinds:
-            raise BabelclipError(f"Section {section!r} in {override!r} is not known. {did_you_mean(section, kinds)}")
-        kind = _kind_of(section, kinds[section], key)
-        if entry and typing.get_origin(kind) is collections.abc.Mapping:
-            table = content[section].setdefault(key, {})
-            table[".".join(entry)] = _parsed(name, text, typing.get_args(kind)[1])
-        elif entry:
-            raise BabelclipError(
-                f"Override {override!r} goes into a table, but {section}.{key} is none: drop '.{entry[0]}'."
-            )
-        else:
-            content[section][key] = _parsed(name, text, kind)
+        _set_override(target, override, parts, text)
+        if target is content:
+            # What is given last counts: a stage must not put its own value over it.
+            for stage in by_name.values():
+                if parts[1] in stage.get(parts[0], {}):
+                    _set_override(stage, override, parts, text)
     return recipe_from_dict(content)
+
+
+def _set_override(content: dict[str, Any], override: str, parts: Sequence[str], text: str) -> None:
+    section, key, *entry = parts
+    kinds = sections()
+    if section not in kinds:
+        raise BabelclipError(f"Section {section!r} in {override!r} is not known. {did_you_mean(section, kinds)}")
+    kind, name = _kind_of(section, kinds[section], key), ".".join(parts)
+    values = content.setdefault(section, {})
+    if entry and typing.get_origin(kind) is collections.abc.Mapping:
+        values[key] = {**values.get(key, {}), ".".join(entry): parsed(name, text, typing.get_args(kind)[1])}
+    elif entry:
+        raise BabelclipError(
+            f"Override {override!r} goes into a table, but {section}.{key} is none: drop '.{entry[0]}'."
+        )
+    else:
+        values[key] = parsed(name, text, kind)
 
 
 def to_toml(recipe: Recipe) -> str:
     """Returns the recipe as TOML text that `load_recipe` reads back to an equal recipe."""
+    content = recipe_to_dict(recipe)
+    stages = content.pop("stages", [])
     lines: list[str] = []
-    for section, values in recipe_to_dict(recipe).items():
-        lines.append(f"[{section}]")
-        lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
+    for section, values in content.items():
+        lines += [f"[{section}]", *(f"{key} = {toml(value)}" for key, value in values.items()), ""]
+    for stage in stages:
+        lines += ["[[stages]]", f"name = {toml(stage.pop('name'))}"]
+        for section, values in stage.items():
+            lines += [f"[stages.{section}]", *(f"{key} = {toml(value)}" for key, value in values.items())]
         lines.append("")
     return "\n".join(lines)
 
@@ -234,13 +369,13 @@ def to_toml(recipe: Recipe) -> str:
 def describe() -> list[tuple[str, str, str, str]]:
     """Returns (name, type, default, meaning) of every setting, for help texts and documentation."""
     rows = []
-    for section, section_type in typing.get_type_hints(Recipe).items():
+    for section, section_type in sections().items():
         kinds = typing.get_type_hints(section_type)
         default = section_type()
         for field in dataclasses.fields(section_type):
             value = getattr(default, field.name)
-            shown = "" if value is None else _toml(list(value) if isinstance(value, tuple) else value)
-            rows.append((f"{section}.{field.name}", _kind_name(kinds[field.name]), shown, field.metadata["about"]))
+            shown = "" if value is None else toml(list(value) if isinstance(value, tuple) else value)
+            rows.append((f"{section}.{field.name}", kind_name(kinds[field.name]), shown, field.metadata["about"]))
     return rows
 
 
@@ -248,10 +383,10 @@ def _section_from_dict(section: str, section_type: type, values: Mapping[str, An
     given = {}
     for key, value in values.items():
         kind = _kind_of(section, section_type, key)
-        given[key] = _checked(f"{section}.{key}", value, kind)
+        given[key] = checked(f"{section}.{key}", value, kind)
     made = section_type(**given)
     for field in dataclasses.fields(section_type):
-        _check_limits(f"{section}.{field.name}", getattr(made, field.name), field.metadata)
+        check_limits(f"{section}.{field.name}", getattr(made, field.name), field.metadata)
     return made
 
 
@@ -262,108 +397,24 @@ def _kind_of(section: str, section_type: type, key: str) -> Any:
     return kinds[key]
 
 
-def _checked(name: str, value: Any, kind: Any) -> Any:
-    """Returns `value` as `kind`, widened from int to float and from list to tuple; never from text."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    wrong = BabelclipError(f"{name} = {value!r} is of type {type(value).__name__}; expected {_kind_name(kind)}.")
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _checked(name, value, arguments[0])
-    if origin is Literal:
-        if not isinstance(value, str):
-            raise wrong
-        if value not in arguments:
-            raise BabelclipError(f"{name} = {value!r} is not known. {did_you_mean(value, arguments)}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise wrong
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        if len(kinds) != len(value):
-            raise BabelclipError(f"{name} has {len(value)} values; expected {len(kinds)}: {_kind_name(kind)}.")
-        return tuple(_checked(f"{name}[{i}]", item, kinds[i]) for i, item in enumerate(value))
-    if origin is collections.abc.Mapping:
-        if not isinstance(value, Mapping):
-            raise wrong
-        return {str(key): _checked(f"{name}.{key}", item, arguments[1]) for key, item in value.items()}
-    # bool is a kind of int in Python; a setting that says `true` for a number is a mistake all the same.
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
-        return value
-    raise wrong
-
-
-def _parsed(name: str, text: str, kind: Any) -> Any:
-    """Returns the text after `=` as a value of `kind`; text that does not parse is left for `_checked` to refuse."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    text = text.strip()
-    if origin in (types.UnionType, typing.Union):
-        return None if text.lower() == "none" else _parsed(name, text, arguments[0])
-    if origin is tuple:
-        items = [item.strip().strip("\"'") for item in text.strip("[]").split(",") if item.strip()]
-        return [_parsed(name, item, arguments[0]) for item in items]
-    if origin is collections.abc.Mapping:
-        pairs = [pair.partition("=") for pair in text.strip("{}").split(",") if pair.strip()]
-        return {key.strip(): _parsed(name, value, arguments[1]) for key, _, value in pairs}
-    if kind is bool:
-        # Strictly the two words of TOML: a flag read as true because its text is not empty is a known trap.
-        return {"true": True, "false": False}.get(text, text)
-    if kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            return text
-    return text.strip("\"'")
-
-
-def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_limits(f"{name}.{key}", item, limits)
-    elif isinstance(value, tuple):
-        for item in value:
-            _check_limits(name, item, limits)
-    elif isinstance(value, (int, float)):
-        if not math.isfinite(value):
-            raise BabelclipError(f"{name} = {value} is not a finite number. Give a finite one.")
-        if limits["least"] is not None and value < limits["least"]:
-            raise BabelclipError(f"{name} = {value} is too small; it must be at least {limits['least']:g}.")
-        if limits["above"] is not None and value <= limits["above"]:
-            raise BabelclipError(f"{name} = {value} is too small; it must be above {limits['above']:g}.")
-
-
-def _check_terms(recipe: Recipe) -> None:
-    terms = recipe.loss_terms()
-    for term in (*terms, *recipe.loss.weights):
-        if term not in LOSSES:
-            raise BabelclipError(f"Loss {term!r} in [loss] is not known. {did_you_mean(term, LOSSES)}")
-    for term in recipe.loss.weights:
-        if term not in terms:
+def _stages(tables: Any) -> tuple[Stage, ...]:
+    stages: list[Stage] = []
+    for table in tables if isinstance(tables, Sequence) and not isinstance(tables, str) else [tables]:
+        name = table.get("name") if isinstance(table, Mapping) else None
+        # A folder is named by it.
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
             raise BabelclipError(
-                f"loss.weights.{term} weighs a term that loss.name = {recipe.loss.name!r} does not have. "
-                f"Set loss.name = {'+'.join((*terms, term))!r}, or drop the weight."
+                f"Stage {len(stages) + 1} has the name {name!r}; a stage is a table [[stages]] with a name of letters, "
+                'digits, _ and -, for example name = "distill", and sections such as [stages.train].'
             )
-
-
-def _kind_name(kind: Any) -> str:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        return f"{_kind_name(arguments[0])} (or absent)"
-    if origin is Literal:
-        return " | ".join(json.dumps(choice) for choice in arguments)
-    if origin is tuple:
-        return f"list of {_kind_name(arguments[0])}"
-    if origin is collections.abc.Mapping:
-        return f"table of {_kind_name(arguments[1])}"
-    return {bool: "true or false", int: "integer", float: "number", str: "text"}.get(kind, str(kind))
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, float):
-        # TOML needs a digit on both sides of the point of a float; 1e-08 has none and is valid as it is.
-        return repr(value)
-    return json.dumps(value, ensure_ascii=False)
+        if name in {stage.name for stage in stages}:
+            raise BabelclipError(f"Two stages are named {name!r}. Give each a name of its own.")
+        overridden = {section: values for section, values in table.items() if section != "name"}
+        for section, values in overridden.items():
+            if section == "stages" or not isinstance(values, Mapping):
+                raise BabelclipError(
+                    f"Stage {name!r} holds {section} = {values!r}; a stage holds its name and sections, for example "
+                    "[stages.train]."
+                )
+        stages.append(Stage(name, {section: dict(values) for section, values in overridden.items()}))
+    return tuple(stages)

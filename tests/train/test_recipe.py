@@ -14,6 +14,7 @@ from babelclip.train.recipe import (
     load_recipe,
     recipe_from_dict,
     recipe_to_dict,
+    stage_recipes,
     to_toml,
 )
 
@@ -85,6 +86,15 @@ def test_none_puts_an_optional_setting_back_to_absent():
         ({"loss": {"name": "mse+cosin"}}, "Did you mean 'cosine'"),
         ({"loss": {"weights": {"cosine": 1}}}, "Set loss.name = 'mse+cosine'"),
         ({"train": 3}, "outside a section"),
+        ({"train": {"schedule": "steps"}}, "needs lr_steps"),
+        ({"train": {"lr_steps": {"500": 1e-5}}}, "only that reads them"),
+        ({"train": {"schedule": "steps", "lr_steps": {"late": 1e-5}}}, "its keys are steps"),
+        ({"train": {"ema": 1.0}}, "must be below 1"),
+        ({"train": {"early_stop": 3}}, "set train.validate_every"),
+        ({"stages": [{"name": "a/b"}]}, "a name of letters"),
+        ({"stages": [{"name": "a"}, {"name": "a"}]}, "Two stages are named 'a'"),
+        ({"stages": [{"name": "a", "steps": 5}]}, "sections, for example [stages.train]"),
+        ({"stages": [{"name": "a", "train": {"stepz": 5}}]}, "Stage 'a': Key 'stepz' in [train]"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_cure(content: dict, said: str):
@@ -105,12 +115,64 @@ def test_what_is_wrong_is_named_with_its_cure(content: dict, said: str):
         ("train.tensorboard=yes", "expected true or false"),
         ("train.tensorboard=True", "expected true or false"),
         ("train.lr.x=3", "drop '.x'"),
+        ("stages.one.train.lr=3", "Stage 'one' in 'stages.one.train.lr=3' is not known"),
     ],
 )
 def test_a_wrong_override_is_named_with_its_cure(override: str, said: str):
     with pytest.raises(BabelclipError) as error:
         apply_overrides(Recipe(), [override])
     assert said in str(error.value)
+
+
+STAGES = """
+[train]
+lr = 1e-4
+steps = 100
+
+[[stages]]
+name = "distill"
+[stages.loss]
+name = "mse+cosine"
+weights = { cosine = 0.5 }
+
+[[stages]]
+name = "locked-image"
+[stages.train]
+kind = "contrastive"
+lr = 2e-6
+"""
+
+
+def test_a_stage_overrides_the_base_and_both_survive_the_way_through_toml(tmp_path: Path):
+    recipe = load_recipe(write(tmp_path, STAGES))
+    (first, distill), (second, locked) = stage_recipes(recipe)
+    assert (first, second) == ("distill", "locked-image")
+    assert (distill.train.lr, locked.train.lr) == (1e-4, 2e-6)
+    assert (distill.train.steps, locked.train.steps) == (100, 100)
+    assert (distill.loss_terms(), locked.loss_terms()) == ({"mse": 1.0, "cosine": 0.5}, {"clip": 1.0})
+    assert distill.stages == ()
+    assert load_recipe(write(tmp_path, to_toml(recipe))) == recipe
+    assert recipe_from_dict(recipe_to_dict(recipe)) == recipe
+
+
+def test_an_override_holds_for_every_stage_unless_it_names_one(tmp_path: Path):
+    path = write(tmp_path, STAGES)
+
+    def rates(*overrides: str) -> list[float]:
+        return [stage.train.lr for _, stage in stage_recipes(load_recipe(path, overrides))]
+
+    assert rates("train.lr=1") == [1, 1]
+    assert rates("stages.locked-image.train.lr=1") == [1e-4, 1]
+    assert rates("train.lr=1", "stages.distill.train.lr=2") == [2, 1]
+
+
+def test_rates_by_step_are_a_table_also_on_the_command_line():
+    recipe = apply_overrides(Recipe(), ["train.schedule=steps", "train.lr_steps=500=8e-6,1000=6e-6"])
+    assert recipe.train.lr_steps == {"500": 8e-6, "1000": 6e-6}
+
+
+def test_a_kind_with_a_loss_of_its_own_has_no_terms():
+    assert recipe_from_dict({"train": {"kind": "tension"}}).loss_terms() == {}
 
 
 def test_false_is_false_and_not_a_text_that_counts_as_true():

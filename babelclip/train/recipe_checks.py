@@ -1,0 +1,55 @@
+"""Rules between the settings of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from babelclip.errors import BabelclipError, did_you_mean
+from babelclip.train.settings import toml
+
+if TYPE_CHECKING:
+    from babelclip.train.recipe import Recipe, Train
+
+
+def check_recipe(recipe: Recipe, known_losses: Collection[str]) -> None:
+    """Checks what no single setting can say of itself.
+
+    Raises:
+        BabelclipError: two settings do not fit together; the message says what to set.
+    """
+    _check_terms(recipe, known_losses)
+    _check_train(recipe.train)
+
+
+def _check_terms(recipe: Recipe, known_losses: Collection[str]) -> None:
+    terms = recipe.loss_terms()
+    for term in (*terms, *recipe.loss.weights):
+        if term not in known_losses:
+            raise BabelclipError(f"Loss {term!r} in [loss] is not known. {did_you_mean(term, known_losses)}")
+    for term in recipe.loss.weights:
+        if term not in terms:
+            raise BabelclipError(
+                f"loss.weights.{term} weighs a term that loss.name = {recipe.loss.name!r} does not have. "
+                f"Set loss.name = {'+'.join((*terms, term))!r}, or drop the weight."
+            )
+
+
+def _check_train(train: Train) -> None:
+    for name in ("alpha", "momentum", "ema"):
+        if getattr(train, name) >= 1:
+            raise BabelclipError(f"train.{name} = {getattr(train, name):g}; it is a share, so it must be below 1.")
+    if not all(key.isdecimal() for key in train.lr_steps):
+        raise BabelclipError(
+            f"train.lr_steps names {', '.join(train.lr_steps)}; its keys are steps, as in {{ 500 = 8e-6 }}."
+        )
+    if (train.schedule == "steps") != bool(train.lr_steps):
+        raise BabelclipError(
+            f'train.schedule = "{train.schedule}" and train.lr_steps = {toml(dict(train.lr_steps))} do not fit: '
+            'schedule = "steps" needs lr_steps, for example { 500 = 8e-6 }, and only that reads them.'
+        )
+    if train.early_stop and not train.validate_every:
+        raise BabelclipError(
+            f"train.early_stop = {train.early_stop} counts validations, but there are none on the way: "
+            "set train.validate_every, for example to 500."
+        )
