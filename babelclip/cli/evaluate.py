@@ -9,8 +9,10 @@ import typer
 
 def evaluate(
     models: list[str] = typer.Argument(..., metavar="MODEL...", help="Folders of models."),
-    captions: Path = typer.Option(
-        ..., "--captions", help="Parquet, JSONL, CSV or TSV with columns text, lang and image (paths beside the file)."
+    captions: str = typer.Option(
+        ...,
+        "--captions",
+        help="Captions with text, lang and image: a file, whose pictures lie beside it, or a folder; docs/formats.md.",
     ),
     lang: str = typer.Option("all", "--lang", help="Languages, separated by commas, or all."),
     dataset: str = typer.Option("", "--dataset", help="Name for the results. Default: the name of the caption file."),
@@ -28,21 +30,24 @@ def evaluate(
       babelclip evaluate demo/teacher demo/student --captions captions.jsonl --lang sv,de,hi --out results/mine.json
     """
     import babelclip
+    from babelclip.data.sources import image_root, read_all
     from babelclip.evaluate.report import markdown_table, write_results
     from babelclip.evaluate.retrieval import evaluate_retrieval
 
-    rows = babelclip.read_captions(captions).require_images()
-    images = list(dict.fromkeys(rows.table.column("image").to_pylist()))
     wanted = None if lang == "all" else [code.strip() for code in lang.split(",")]
+    # Texts beside pictures do not say their language, and one that is asked for alone says it.
+    told = wanted[0] if wanted is not None and len(wanted) == 1 and Path(captions).is_dir() else None
+    rows = read_all(captions, lang=told).require_images()
+    images = list(dict.fromkeys(rows.table.column("image").to_pylist()))
     results = []
     for model in models:
         clip = babelclip.load(model)
         results += evaluate_retrieval(
             clip,
             rows,
-            pictures=[captions.parent / image for image in images],
+            pictures=[image_root(captions) / image for image in images],
             image_ids=images,
-            dataset=dataset or captions.name.split(".")[0],
+            dataset=dataset or Path(captions).name.split(".")[0],
             languages=wanted,
             name=clip.name or model,
             progress=True,

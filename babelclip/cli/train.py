@@ -89,10 +89,11 @@ def _report(status: str, step: int, out: Path) -> None:
 
 
 def _read(paths: tuple[str, ...], setting: str) -> Captions:
-    from babelclip.data.captions import Captions, read_captions
+    from babelclip.data.captions import Captions
+    from babelclip.data.sources import read_all
 
     _needed(paths[0] if paths else "", setting)
-    return Captions.concat([read_captions(path) for path in paths])
+    return Captions.concat([read_all(path) for path in paths])
 
 
 def _needed(value: str, setting: str) -> str:

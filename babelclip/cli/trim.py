@@ -28,8 +28,8 @@ def trim(
         [],
         "--captions",
         metavar="[LANG=]FILE",
-        help="Texts whose tokens are kept in place of the whole script of their language: Parquet, JSONL, CSV, TSV, "
-        "or plain lines. May be repeated.",
+        help="Texts whose tokens are kept in place of the whole script of their language: any source of captions "
+        "(docs/formats.md), or plain lines. May be repeated.",
     ),
     sample: list[str] = typer.Option(
         [], "--sample", metavar="[LANG=]FILE", help="Texts to try the result on, in the same formats. May be repeated."
@@ -131,10 +131,9 @@ def _read(files: Sequence[str], codes: Sequence[str], option: str) -> Texts:
 
 def _read_file(given: str, codes: Sequence[str], option: str) -> Captions:
     """Returns the captions of `[LANG=]FILE`."""
-    import babelclip
     from babelclip import languages
     from babelclip.data.captions import read_lines
-    from babelclip.data.tables import FORMATS
+    from babelclip.data.sources import kind_of, read_all
     from babelclip.errors import BabelclipError
 
     told, _, rest = given.partition("=")
@@ -145,8 +144,9 @@ def _read_file(given: str, codes: Sequence[str], option: str) -> Captions:
     if code is None:
         # As Moses files are called: train.de, train.de.gz.
         code = next((one for one in codes if suffix == f".{one.lower()}"), codes[0] if len(codes) == 1 else None)
-    if suffix in FORMATS:
-        return babelclip.read_captions(path, lang=code)
+    # Lines in the language that is told here, whatever the file is called; any other source knows better.
+    if not path.is_file() or kind_of(path) not in (None, "plain lines"):
+        return read_all(rest if has_language else given, lang=code)
     if code is None:
         raise BabelclipError(
             f"{option} {given} is read as plain lines, which do not say their language, and several are asked for "

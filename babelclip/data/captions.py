@@ -13,13 +13,16 @@ The name on the left wins. Upper and lower case are the same, other columns are 
 used is left out and counted in `Captions.skipped` under its reason; with `strict=True` the first one is an error.
 
 Entry points: `read_captions` (Parquet, JSONL, CSV, TSV, each also .gz), `read_moses`, `read_lines`,
-`Captions.from_columns`, `write_captions`; for files larger than memory `babelclip.data.parts`.
+`Captions.from_columns`, `write_captions`, `write_parts`; every other kind of source, and those larger than memory, are
+opened by `babelclip.data.sources`.
 The formats themselves are the matter of `babelclip.data.tables`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import gzip
 import itertools
 import json
@@ -52,6 +55,9 @@ ALIASES = {
 }
 COLUMN_NAMES = [*ALIASES, *(alias for aliases in ALIASES.values() for alias in aliases)]
 SCHEMA = pa.schema([(name, pa.string()) for name in ALIASES])
+
+# Rows of a row group of Parquet: what a reader holds at least.
+_GROUP = 1 << 16
 
 NO_ID = "no id"
 EMPTY_TEXT = "empty text"
@@ -118,17 +124,17 @@ class Captions:
         return _captions(tables.raw_columns("from_columns", columns), default, strict)
 
     @staticmethod
-    def concat(parts: Iterable[Captions]) -> Captions:
-        """Returns all captions of `parts` in order, with the sum of what they skipped.
+    def concat(parts: Iterable[Captions], what: str = "concat") -> Captions:
+        """Returns all captions of `parts` in order, with the sum of what they skipped; `what` names them in errors.
 
         Raises:
             BabelclipError: an id occurs in two of them.
         """
         listed = list(parts)
         table = pa.concat_tables([SCHEMA.empty_table(), *(part.table for part in listed)])
-        _check_distinct_ids(table["id"], "concat")
+        _check_distinct_ids(table["id"], what)
         skipped = sum((Counter(part.skipped) for part in listed), Counter[str]())
-        return _non_empty(Captions(table, dict(skipped)), "concat")
+        return _non_empty(Captions(table, dict(skipped)), what)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -289,25 +295,56 @@ def write_captions(captions: Captions, path: Path | str) -> None:
     Raises:
         BabelclipError: the ending is another.
     """
+    write_parts([captions], path)
+
+
+def write_parts(parts: Iterable[Captions], path: Path | str) -> int:
+    """Writes captions that come in parts as one file, as `write_captions` does; returns their number.
+
+    The bytes depend on the captions alone, not on how they are divided; memory holds some 65,536 rows.
+
+    Raises:
+        BabelclipError: the ending is another, or there is no caption; then nothing is written.
+    """
     path = Path(path)
     kind, gzipped = tables.file_format(path), path.name.lower().endswith(".gz")
     if kind not in (".parquet", ".jsonl") or (kind == ".parquet" and gzipped):
         raise BabelclipError(
             f"{path} cannot be written. Captions are written as .parquet, .jsonl or .jsonl.gz: choose one."
         )
-    with atomic_path(path) as temporary:
+    count = 0
+    with atomic_path(path) as temporary, contextlib.ExitStack() as opened:
         if kind == ".parquet":
-            pq.write_table(captions.table, temporary, compression="zstd")
-            return
-        with temporary.open("wb") as file:
+            add = opened.enter_context(pq.ParquetWriter(temporary, SCHEMA, compression="zstd")).write_table
+        else:
+            file: Any = opened.enter_context(temporary.open("wb"))
             # No name and no time inside, so that equal captions give equal bytes.
-            opened: Any = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if gzipped else file
-            for batch in captions.table.to_batches(max_chunksize=65536):
-                for row in batch.to_pylist():
-                    present = {name: value for name, value in row.items() if value is not None}
-                    opened.write((json.dumps(present, ensure_ascii=False) + "\n").encode())
-            if gzipped:
-                opened.close()
+            packed = opened.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0)) if gzipped else file
+            add = functools.partial(_write_lines, packed)
+        for group in _groups(parts):
+            add(group)
+            count += group.num_rows
+        if not count:
+            raise BabelclipError(f"There is no caption to write to {path}. At least one is needed: check the source.")
+    return count
+
+
+def _groups(parts: Iterable[Captions]) -> Iterator[pa.Table]:
+    """Yields tables of `_GROUP` rows, the last one of fewer."""
+    waiting = SCHEMA.empty_table()
+    for part in parts:
+        waiting = pa.concat_tables([waiting, part.table])
+        while waiting.num_rows >= _GROUP:
+            yield waiting.slice(0, _GROUP).combine_chunks()
+            waiting = waiting.slice(_GROUP)
+    if waiting.num_rows:
+        yield waiting.combine_chunks()
+
+
+def _write_lines(file: Any, table: pa.Table) -> None:
+    for row in table.to_pylist():
+        present = {name: value for name, value in row.items() if value is not None}
+        file.write((json.dumps(present, ensure_ascii=False) + "\n").encode())
 
 
 # -- from raw columns to captions ------------------------------------------------------------------------------------

@@ -16,13 +16,28 @@ from typing import NamedTuple
 from babelclip import languages
 from babelclip.data import tables
 from babelclip.data.captions import Captions
+from babelclip.data.duplicates import without_duplicates
 from babelclip.data.parts import ROWS, positive, usable_parts
-from babelclip.data.readers import lines, parts_folder, table_files
+from babelclip.data.readers import (
+    hub,
+    image_metadata,
+    lines,
+    parts_folder,
+    picture_texts,
+    table_files,
+    tmx,
+    webdataset,
+)
 from babelclip.data.tables import RawTable
 from babelclip.errors import BabelclipError, closest
 
 # (source, rows in a part, language of rows that name none) -> tables of strings
 Reader = Callable[[Path, int, "str | None"], Iterator[RawTable]]
+
+
+def _unknown_total(source: Path | str) -> None:
+    """The total of what only reading it would count."""
+    del source
 
 
 class Kind(NamedTuple):
@@ -38,11 +53,13 @@ class Kind(NamedTuple):
 FILES = (
     Kind(
         "table",
-        ".parquet .jsonl .csv .tsv, each also .gz",
-        lambda path: bool(parts_folder.part_format(path)),
+        ".parquet .jsonl .csv .tsv, each also .gz, .arrow .feather",
+        table_files.is_table,
         table_files.iter_file,
-        tables.count_rows,
+        table_files.count_file,
     ),
+    Kind("TMX", ".tmx .tmx.gz", tmx.is_tmx, tmx.iter_tmx, _unknown_total),
+    Kind("webdataset", ".tar .tar.gz", webdataset.is_tar, webdataset.iter_tar, _unknown_total),
     Kind(
         "plain lines",
         "train.sv or train.sv.gz (ending in a language), or .txt with the language told",
@@ -60,11 +77,33 @@ FOLDERS = (
         parts_folder.count_translation,
     ),
     Kind(
+        "img2dataset",
+        "00000.parquet beside 00000.tar or 00000/000000000.jpg",
+        image_metadata.is_img2dataset,
+        image_metadata.iter_img2dataset,
+        lambda path: table_files.count_files(image_metadata.img2dataset_shards(path)),
+    ),
+    Kind(
+        "clip-retrieval",
+        "metadata/metadata_0.parquet",
+        image_metadata.is_clip_retrieval,
+        image_metadata.iter_clip_retrieval,
+        lambda path: table_files.count_files(image_metadata.clip_retrieval_files(path)),
+    ),
+    Kind(
         "parts of a table",
-        "00000.parquet, 00001.parquet, … or .jsonl, .csv, .tsv",
+        "00000.parquet, 00001.parquet, … or .jsonl, .csv, .tsv, .arrow",
         parts_folder.has_parts,
         parts_folder.iter_parts,
         parts_folder.count_parts,
+    ),
+    Kind("webdataset", "00000.tar, 00001.tar, …", webdataset.has_tars, webdataset.iter_tars, _unknown_total),
+    Kind(
+        "pictures with texts",
+        "dog.jpg and dog.txt, in any folders below",
+        picture_texts.has_pairs,
+        picture_texts.iter_pairs,
+        _unknown_total,
     ),
 )
 
@@ -87,6 +126,7 @@ SPECS = {
         lambda words, rows, lang: lines.iter_aligned(_moses(words), rows, lang),
         lambda words: lines.count_lines(_moses(words)),
     ),
+    "hub": Spec("hub:NAME[:CONFIG[:SPLIT]]", hub.iter_hub, _unknown_total),
 }
 
 
@@ -97,6 +137,7 @@ def open_captions(
     strict: bool = False,
     only: str | Iterable[str] | None = None,
     rows: int = ROWS,
+    drop_duplicates: bool = False,
 ) -> Iterator[Captions]:
     """Yields the captions of any source in its order, part by part.
 
@@ -106,6 +147,7 @@ def open_captions(
         strict: whether the first row that cannot be used is an error.
         only: keep these languages; the other rows are counted in `skipped`.
         rows: rows of the source in a part. A part has about as many captions, perhaps none, and counts the rest.
+        drop_duplicates: leave out, and count, what has text, language, source and picture of an earlier caption.
 
     Raises:
         UnknownLanguageError: `lang` or one of `only` is not known.
@@ -114,18 +156,25 @@ def open_captions(
     """
     wanted = None if only is None else [languages.normalize(c) for c in ([only] if isinstance(only, str) else only)]
     default = None if lang is None else languages.normalize(lang)
-    return usable_parts(_resolved(source).read(positive(rows), default), default, strict, wanted)
+    parts = usable_parts(_resolved(source).read(positive(rows), default), default, strict, wanted)
+    return without_duplicates(parts) if drop_duplicates else parts
 
 
 def read_all(
-    source: str | Path, *, lang: str | None = None, strict: bool = False, only: str | Iterable[str] | None = None
+    source: str | Path,
+    *,
+    lang: str | None = None,
+    strict: bool = False,
+    only: str | Iterable[str] | None = None,
+    drop_duplicates: bool = False,
 ) -> Captions:
     """Returns all captions of any source at once; see `open_captions`.
 
     Raises:
         BabelclipError: as `open_captions`; or an id is in two parts.
     """
-    return Captions.concat(open_captions(source, lang=lang, strict=strict, only=only))
+    parts = open_captions(source, lang=lang, strict=strict, only=only, drop_duplicates=drop_duplicates)
+    return Captions.concat(parts, str(source))
 
 
 def count_captions(source: str | Path) -> int | None:
@@ -141,6 +190,17 @@ def image_root(source: str | Path) -> Path:
     """Returns the folder that the values of `image` are relative to: the folder itself, or that of a file."""
     path = Path(source)
     return path if path.is_dir() else path.parent
+
+
+def kind_of(source: str | Path) -> str | None:
+    """Returns the name of the kind of a source that exists, None where no reader takes it."""
+    name, colon, _ = str(source).partition(":")
+    if colon and name in SPECS and not Path(source).exists():
+        return name
+    path = Path(source)
+    if not path.exists():
+        return None
+    return next((kind.name for kind in (FOLDERS if path.is_dir() else FILES) if kind.is_it(path)), None)
 
 
 class _Resolved(NamedTuple):
@@ -178,9 +238,10 @@ def _missing(path: Path) -> BabelclipError:
     name, colon, words = str(path).partition(":")
     if colon and words and not name.startswith((".", "/")):
         near = closest(name, SPECS)
+        hint = f"Did you mean {near[0]}:?" if near else "Check it."
         return BabelclipError(
             f"{path} is no path that exists, and {name!r} is no kind of source. Known are "
-            f"{', '.join(spec.looks for spec in SPECS.values())}. {f'Did you mean {near[0]}:?' if near else 'Check it.'}"
+            f"{', '.join(spec.looks for spec in SPECS.values())}. {hint}"
         )
     there = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
     near = closest(path.name, there)

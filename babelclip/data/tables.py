@@ -107,7 +107,7 @@ def iter_table(path: Path, wanted: Collection[str], rows: int | None) -> Iterato
     """
     check_file(path)
     readers = {".parquet": _iter_parquet, ".jsonl": _iter_jsonl, ".csv": _iter_csv, ".tsv": _iter_tsv}
-    with _GzipErrors(path):
+    with GzipErrors(path):
         yield from readers[file_format(path)](path, wanted, rows)
 
 
@@ -119,7 +119,7 @@ def read_plain_lines(path: Path) -> list[str]:
 def iter_plain_lines(path: Path) -> Iterator[str]:
     """Yields what `read_plain_lines` returns, line by line."""
     check_file(path)
-    with _GzipErrors(path), _open_text(path) as file:
+    with GzipErrors(path), _open_text(path) as file:
         for line in file:
             yield _without_end(line)
 
@@ -134,30 +134,52 @@ def count_rows(path: Path) -> int | None:
     if path.name.lower().endswith(".gz"):
         return None
     if kind == ".parquet":
-        with _ParquetErrors(path):
+        with ParquetErrors(path):
             return int(pq.ParquetFile(path).metadata.num_rows)
     with path.open("rb") as file:
         lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     return lines if kind == ".jsonl" else max(0, lines - 1)
 
 
-def raw_columns(source: str, columns: dict[str, Any], start: int = 0) -> RawTable:
+def raw_columns(source: str, columns: dict[str, Any], start: int = 0, count: int = 0) -> RawTable:
     """Returns a table of columns in memory, of one length; values are text, whole numbers or None.
 
-    `start` is the number of the first row.
+    `start` is the number of the first row, `count` the number of rows where no column is given.
     """
     arrays: dict[str, pa.ChunkedArray] = {}
     problems: dict[int, str] = {}
     for name, values in columns.items():
         arrays[name], found = _strings(values)
         problems.update({**found, **problems})
-    count = len(next(iter(arrays.values())))
+    count = len(next(iter(arrays.values()))) if arrays else count
     kept = np.setdiff1d(np.arange(count), list(problems))
     if problems:
         arrays = {name: array.take(pa.array(kept)) for name, array in arrays.items()}
     first = min(((start + row, problem) for row, problem in problems.items()), default=None)
     kept = kept + start
     return RawTable(source, list(columns), arrays, kept, kept, Counter(problems.values()), first, unit="row")
+
+
+def without(raw: RawTable, bad: npt.NDArray[np.bool_], reason: str) -> RawTable:
+    """Returns `raw` without the rows of the mask `bad` (N,), which are counted under `reason`."""
+    if not bad.any():
+        return raw
+    keep, first = ~bad, (int(raw.places[np.argmax(bad)]), reason)
+    return dataclasses.replace(
+        raw,
+        columns={name: values.filter(pa.array(keep)) for name, values in raw.columns.items()},
+        places=raw.places[keep],
+        positions=raw.positions[keep],
+        skipped=raw.skipped + Counter({reason: int(bad.sum())}),
+        first_skipped=min(raw.first_skipped or first, first),
+    )
+
+
+def with_skipped(table: RawTable, origin: RawTable) -> RawTable:
+    """Returns `table`, made from `origin`, with what was left out of that counted too."""
+    firsts = [first for first in (table.first_skipped, origin.first_skipped) if first is not None]
+    skipped = table.skipped + origin.skipped
+    return dataclasses.replace(table, skipped=skipped, first_skipped=min(firsts, default=None), unit=origin.unit)
 
 
 def is_utf8(text: str) -> bool:
@@ -286,7 +308,7 @@ def _iter_rows(
 
 
 def _iter_parquet(path: Path, wanted: Collection[str], rows: int | None) -> Iterator[RawTable]:
-    with contextlib.ExitStack() as opened, _ParquetErrors(path):
+    with contextlib.ExitStack() as opened, ParquetErrors(path):
         source: Any = path
         if path.name.lower().endswith(".gz"):
             # Parquet is read from its end, and gzip only from its beginning.
@@ -298,7 +320,7 @@ def _iter_parquet(path: Path, wanted: Collection[str], rows: int | None) -> Iter
         names = list(file.schema_arrow.names)
         columns = [name for name in names if name.lower() in wanted]
         _check_distinct(path, [name.lower() for name in columns])
-        _check_types(path, [file.schema_arrow.field(name) for name in columns])
+        check_columns(path, [file.schema_arrow.field(name) for name in columns])
         if not columns:
             none = np.empty(0, np.int64)
             yield RawTable(str(path), names, {}, none, none, unit="row")
@@ -315,11 +337,18 @@ def _iter_parquet(path: Path, wanted: Collection[str], rows: int | None) -> Iter
             yield raw_columns(str(path), {name.lower(): empty[name] for name in columns})
 
 
-def _check_types(path: Path, fields: Iterable[pa.Field]) -> None:
+def is_text_or_integer(kind: pa.DataType) -> bool:
+    """Returns whether values of an Arrow type are text, bytes, whole numbers or null, perhaps dictionary-coded."""
+    if pa.types.is_nested(kind):
+        return False
+    name = str(getattr(kind, "value_type", kind))
+    return bool(re.fullmatch(r"null|u?int\d+|(large_)?(string|binary)|(string|binary)_view", name))
+
+
+def check_columns(path: Path, fields: Iterable[pa.Field]) -> None:
+    """Does nothing where every column is of text or of whole numbers; raises BabelclipError otherwise."""
     for field in fields:
-        kind = str(getattr(field.type, "value_type", field.type))
-        is_list = pa.types.is_nested(field.type)
-        if is_list or not re.fullmatch(r"null|u?int\d+|(large_)?(string|binary)|(string|binary)_view", kind):
+        if not is_text_or_integer(field.type):
             raise BabelclipError(
                 f"{path}: column {field.name!r} has type {field.type}. Captions take columns of text, or of whole "
                 "numbers: convert it, for example to one row per text instead of a list of texts."
@@ -357,7 +386,7 @@ def _open_text(path: Path) -> TextIO:
     return io.TextIOWrapper(opened, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
 
 
-class _ParquetErrors:
+class ParquetErrors:
     """Turns what Arrow raises on a damaged file into a message that names the file."""
 
     def __init__(self, path: Path) -> None:
@@ -374,7 +403,7 @@ class _ParquetErrors:
             ) from error
 
 
-class _GzipErrors:
+class GzipErrors:
     """Turns what gzip raises on a damaged file into a message that names the file."""
 
     def __init__(self, path: Path) -> None:

@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from babelclip.data import tables
 from babelclip.data.readers import table_files
 from babelclip.data.tables import RawTable
 from babelclip.errors import BabelclipError
@@ -54,7 +53,7 @@ def translation_shards(folder: Path) -> list[Path]:
 
 def has_parts(folder: Path) -> bool:
     """Returns whether `folder` itself holds table files."""
-    return any(part_format(path) for path in visible_files(folder))
+    return any(table_files.table_format(path) for path in visible_files(folder))
 
 
 def iter_parts(folder: Path, rows: int, lang: str | None = None) -> Iterator[RawTable]:
@@ -73,8 +72,8 @@ def count_parts(folder: Path) -> int | None:
 
 def part_files(folder: Path) -> list[Path]:
     """Returns the parts in `folder` in order of their names; see `iter_parts` for what it raises."""
-    found = [path for path in visible_files(folder) if part_format(path)]
-    formats = sorted({part_format(path) for path in found})
+    found = [path for path in visible_files(folder) if table_files.table_format(path)]
+    formats = sorted({table_files.table_format(path) for path in found})
     if len(formats) > 1:
         raise BabelclipError(
             f"{folder} holds tables of several formats: {', '.join(path.name for path in found[:6])}. Parts of one "
@@ -102,11 +101,3 @@ def part_files(folder: Path) -> list[Path]:
 def visible_files(folder: Path) -> list[Path]:
     """Returns the files of `folder` that are neither hidden nor marked as aside, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.name[0] not in "._" and path.is_file())
-
-
-def part_format(path: Path) -> str:
-    """Returns the table format that the name of `path` tells, or "" where it tells none."""
-    try:
-        return tables.file_format(path)
-    except BabelclipError:
-        return ""
