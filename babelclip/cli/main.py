@@ -8,7 +8,7 @@ import sys
 import typer
 
 from babelclip import __version__
-from babelclip.cli import demo, embed, evaluate, export, models, search, starter, train, trim
+from babelclip.cli import demo, embed, evaluate, export, models, search, starter, store, train, trim
 from babelclip.errors import BabelclipError, MissingExtraError
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ for verb in (
     trim.trim,
 ):
     app.command()(verb)
+app.add_typer(store.store)
 
 
 def main() -> None:

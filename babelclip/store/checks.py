@@ -83,8 +83,10 @@ def checked_vectors(vectors: npt.ArrayLike, names: list[str], facts: StoreFacts)
     return stored
 
 
-def row_table(names: list[str], columns: Mapping[str, Sequence[Any]], known: pa.Schema | None) -> pa.Table:
+def row_table(names: list[str], columns: Mapping[str, Sequence[Any] | pa.Array], known: pa.Schema | None) -> pa.Table:
     """Returns the rows of a new shard, `id` first; a column keeps the type that `known`, the last shard, gives it.
+
+    A column that comes as an Arrow array brings its own type where `known` has none.
 
     Raises:
         BabelclipError: columns lack, are too many, too short, or hold values of another type.
@@ -96,7 +98,7 @@ def row_table(names: list[str], columns: Mapping[str, Sequence[Any]], known: pa.
             "filled from ids. Every shard has the same columns: pass exactly these, with None where a value lacks."
         )
     arrays = {}
-    for name, values in {"id": names, **{name: list(columns[name]) for name in expected}}.items():
+    for name, values in {"id": names, **{name: columns[name] for name in expected}}.items():
         if len(values) != len(names):
             raise BabelclipError(
                 f"column {name!r} has {len(values)} values for {len(names)} ids: pass one value per id, None where it "
@@ -104,10 +106,16 @@ def row_table(names: list[str], columns: Mapping[str, Sequence[Any]], known: pa.
             )
         kind = pa.string() if name == "id" else known.field(name).type if known is not None else None
         try:
-            arrays[name] = pa.array(values, type=None if kind == pa.null() else kind)
+            arrays[name] = _array(values, None if kind == pa.null() else kind)
         except (pa.ArrowException, UnicodeError, OverflowError) as error:
             raise BabelclipError(
                 f"column {name!r} cannot be stored as {kind or 'one type'} ({error}). All values of a column have one "
                 "type, in every shard: convert them first."
             ) from error
     return pa.table(arrays)
+
+
+def _array(values: Sequence[Any] | pa.Array, kind: pa.DataType | None) -> pa.Array:
+    if isinstance(values, (pa.Array, pa.ChunkedArray)):
+        return values if kind is None or values.type == kind else values.cast(kind)
+    return pa.array(list(values), type=kind)

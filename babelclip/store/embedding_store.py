@@ -1,8 +1,8 @@
 """`EmbeddingStore`: vectors for training and exchange on disk, appendable, resumable and checksummed.
 
 Why a format of its own: a training batch is 2,048 random rows. Rows of a data set decode every vector into Python
-objects (about 320 ms a batch); memory-mapped float16 shards copy only the bytes asked for (about 3 ms). One `append`
-is one shard, and the parts stay readable without babelclip:
+objects (about 320 ms a batch); memory-mapped float16 shards copy only the bytes asked for (about 3 ms; see
+benchmarks/store.py). One `append` is one shard, and the parts stay readable without babelclip:
 
     manifest.json          space, model, target kind, dim, dtype, normalised; per shard: rows, sizes, SHA-256
     vectors/00000.npy      (n, D) float16 or float32: `numpy.load(..., mmap_mode="r")`
@@ -10,9 +10,10 @@ is one shard, and the parts stay readable without babelclip:
 
 What the manifest does not name does not exist: a kill in the middle of an append leaves files that no reader sees and
 that the next append removes. The manifest is rewritten at each append and grows by one entry per shard, so append
-many rows at a time: 65,536 rows of 768 float16 are 100 MB, and 100 million rows are then 1,526 entries.
+many rows at a time: `layout.SHARD_ROWS` (16,384) of 768 float16 are 25 MB, little to lose in a kill, and 100 million
+rows are then 6,104 entries.
 
-Entry points: `EmbeddingStore.create`, `.open`, `.open_or_create`; `append`, `gather`, `positions`, `verify`.
+Entry points: `EmbeddingStore.create`, `.open`, `.open_or_create`; `append`, `gather`, `positions`, `blocks`, `verify`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ from babelclip.store.checks import checked_ids, checked_vectors, row_table
 from babelclip.store.id_file import IdFile
 from babelclip.store.id_index import IdIndex
 from babelclip.store.layout import Shard, StoreFacts
+from babelclip.store.parquet import read_table
+from babelclip.store.verify import verify_shards
+
+# Rows turned into float32 at once: 200 kB of 768 float16 stay in the cache of a core.
+_ROWS_IN_CACHE = 128
 
 
 class EmbeddingStore:
@@ -112,6 +118,7 @@ class EmbeddingStore:
         # The empty manifest comes first: a kill before the old shards are removed leaves only unnamed files.
         layout.write_manifest(path, facts, [])
         layout.remove_unnamed_files(path, 0)
+        (path / layout.ORIGIN).unlink(missing_ok=True)
         return store
 
     @classmethod
@@ -207,6 +214,24 @@ class EmbeddingStore:
             self._rows = joined if joined is not None else pa.table({"id": pa.array([], pa.string())})
         return self._rows
 
+    @property
+    def row_schema(self) -> pa.Schema:
+        """Names and types of the columns, `id` first."""
+        if not self._shards:
+            return pa.schema({"id": pa.string()})
+        # The last shard knows the most: a column that was all null at first has its type by then.
+        return pq.read_schema(layout.rows_file(self.path, len(self._shards) - 1))
+
+    @property
+    def facts(self) -> StoreFacts:
+        """What holds for every vector."""
+        return self._facts
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The manifest's entries."""
+        return tuple(self._shards)
+
     def append(
         self, ids: Sequence[str | int], vectors: npt.ArrayLike, columns: Mapping[str, Sequence[Any]] | None = None
     ) -> None:
@@ -227,7 +252,7 @@ class EmbeddingStore:
             )
         names = checked_ids(ids)
         stored = checked_vectors(vectors, names, self._facts)
-        table = row_table(names, columns or {}, self._row_schema())
+        table = row_table(names, columns or {}, self.row_schema if self._shards else None)
         index = self._index()
         known = index.find(names) >= 0
         if known.any():
@@ -269,11 +294,18 @@ class EmbeddingStore:
                 f"gather got index {rows[0] if rows[0] < 0 else rows[-1]}, but {self.path} has {len(self)} rows, "
                 "counted from 0: find rows with store.positions(ids)."
             )
-        features = np.empty((len(rows), self.dim), np.float32)
+        stored = np.empty((len(rows), self.dim), np.dtype(self.dtype).newbyteorder("<"))
         for number, part, places in layout.split_rows(rows, self._starts):
             if number not in self._maps:
                 self._maps[number] = layout.map_vectors(self.path, self._facts, number, self._shards[number])
-            features[order[part]] = self._maps[number][places]
+            # The places are inside: "clip" only spares the copy that the default makes in case they are not.
+            np.take(self._maps[number], places, axis=0, out=stored[part], mode="clip")
+        features = np.empty((len(rows), self.dim), np.float32)
+        for start in range(0, len(rows), _ROWS_IN_CACHE):
+            block = stored[start : start + _ROWS_IN_CACHE]
+            features[order[start : start + _ROWS_IN_CACHE]] = (
+                layout.to_float32(block) if self.dtype == "float16" else block
+            )
         return features
 
     def ids_between(self, start: int, end: int) -> list[str]:
@@ -313,6 +345,27 @@ class EmbeddingStore:
         for number in range(len(self._shards)):
             yield np.load(layout.vectors_file(self.path, number), mmap_mode="r")
 
+    def blocks(
+        self, start: int = 0, end: int | None = None
+    ) -> Iterator[tuple[npt.NDArray[np.floating[Any]], pa.Table]]:
+        """Yields vectors (n, D) in the stored dtype and their rows, `id` first, from row `start` to before `end`.
+
+        For copying a store of any size: memory holds a block, some thousand rows. All tables have one schema,
+        `row_schema`.
+        """
+        schema = self.row_schema
+        left = (len(self) if end is None else min(end, len(self))) - start
+        number = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while left > 0:
+            row = max(0, start - int(self._starts[number]))
+            vectors = np.load(layout.vectors_file(self.path, number), mmap_mode="r")
+            for table in read_table(layout.rows_file(self.path, number), row):
+                part = table.slice(0, left).cast(schema)
+                yield vectors[row : row + len(part)], part
+                row += len(part)
+                left -= len(part)
+            number += 1
+
     def read(self) -> npt.NDArray[np.float32]:
         """Returns all vectors as (N, D) float32 in memory."""
         features = np.empty((len(self), self.dim), np.float32)
@@ -330,12 +383,12 @@ class EmbeddingStore:
             raise SpaceMismatchError(self.space, space, f"store {self.path} and the model given")
 
     def verify(self) -> list[str]:
-        """Returns what differs from the manifest, one sentence each, after reading every byte; [] when all is well."""
-        problems = []
-        for number, shard in enumerate(self._shards):
-            found = layout.cheap_problems(self.path, self._facts, number, shard)
-            problems += found or layout.checksum_problems(self.path, number, shard)
-        return problems
+        """Returns what is damaged, one sentence a file, after reading every byte; [] when all is well.
+
+        Looked at are sizes, headers and checksums, and where these are right, whether ids are distinct, vectors
+        finite, and of length 1 where the store is `normalized`.
+        """
+        return verify_shards(self.path, self._facts, self._shards)
 
     def _index(self) -> IdIndex | IdFile:
         if self._lazy_index is None:
@@ -344,11 +397,6 @@ class EmbeddingStore:
             self._lazy_index = IdIndex() if self._release is None else IdFile(self.path, ids_of_shard)
             self._lazy_index.add(map(ids_of_shard, range(len(self._shards))))
         return self._lazy_index
-
-    def _row_schema(self) -> pa.Schema | None:
-        # The last shard knows the most: a column that was all null at first has its type by then.
-        last = layout.rows_file(self.path, len(self._shards) - 1)
-        return pq.read_schema(last) if self._shards else None
 
     def _hold(self, release: Callable[[], None]) -> None:
         # A store that is dropped without close() must not keep the folder locked.

@@ -1,0 +1,62 @@
+"""Reading Parquet files row by row from anywhere in them, in memory that does not depend on their size."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from babelclip.errors import BabelclipError, shown
+from babelclip.store.layout import SHARD_ROWS
+
+
+@contextlib.contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Turns what pyarrow raises about `file` into an error that names it.
+
+    Raises:
+        BabelclipError: the block raised an error of pyarrow or of the disk.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise BabelclipError(f"{file} does not exist: check the path.") from error
+    except (pa.ArrowException, OSError) as error:
+        raise BabelclipError(
+            f"{file} cannot be read as Parquet ({shown(error)}): it is cut, damaged or of another kind. Copy it again "
+            "from where it came from."
+        ) from error
+
+
+def count_rows(file: Path) -> int:
+    """Returns the rows of a Parquet file, from its footer.
+
+    Raises:
+        BabelclipError: the file cannot be read; names it.
+    """
+    with naming(file):
+        return int(pq.read_metadata(file).num_rows)
+
+
+def read_table(file: Path, start: int = 0, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yields the rows of a Parquet file from row `start` on, at most `SHARD_ROWS` at once.
+
+    Raises:
+        BabelclipError: the file cannot be read; names it.
+    """
+    with naming(file), pq.ParquetFile(file, pre_buffer=False) as opened:
+        groups = list(range(opened.num_row_groups))
+        while groups and start >= (rows := opened.metadata.row_group(groups[0]).num_rows):
+            start -= rows
+            del groups[0]
+        batches = opened.iter_batches(SHARD_ROWS, row_groups=groups, columns=columns)
+        for batch in batches:
+            table = pa.Table.from_batches([batch])
+            if len(table) <= start:
+                start -= len(table)
+                continue
+            yield table.slice(start)
+            start = 0
