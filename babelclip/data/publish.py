@@ -292,6 +292,8 @@ def _begin(work: Path, plan: dict[str, Any]) -> None:
     for kind in KINDS:
         (work / "notes" / kind).mkdir(parents=True, exist_ok=True)
         (work / "folder" / kind).mkdir(parents=True, exist_ok=True)
+    for part in work.rglob(".*.part"):
+        part.unlink()  # of a run that was killed while it wrote
     write_json(work / "plan.json", plan)
 
 
