@@ -226,7 +226,7 @@ class RowCollector:
             np.array(self._places, np.int64),
             np.array(self._positions, np.int64),
             Counter(problem for _, problem in self._problems),
-            min(self._problems, default=None),
+            min(self._problems, key=lambda problem: problem[0], default=None),
         )
         self.columns = {name: [] for name in self.columns}
         self._places, self._positions, self._problems = [], [], []

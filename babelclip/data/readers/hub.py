@@ -155,9 +155,10 @@ def _ask(name: str) -> None:
 
 def _unreachable(name: str, error: Exception) -> BabelclipError:
     why = "HF_HUB_OFFLINE is set and it is not in the cache" if _offline() else f"the hub does not answer ({error})"
+    cached = "" if _offline() else " (if it is in the cache of datasets, HF_HUB_OFFLINE=1 reads it there)"
     return BabelclipError(
         f"hub:{name} cannot be read: {shown(why)}. Where there is a network, fetch it with `{_command(name)}`, then "
-        f"give hub:{Path(name).name} (the folder) or the files in it."
+        f"give hub:{Path(name).name} (the folder) or the files in it{cached}."
     )
 
 

@@ -160,9 +160,9 @@ class _Units:
     def _entity(self, name: str, *rest: Any) -> None:
         del rest
         raise BabelclipError(
-            f"{self._path}, line {self._parser.CurrentLineNumber}: the entity {shown(name, 40)!r} is declared. Entities "
-            "of a file are not expanded, because a few lines of them fill any memory, nor fetched: write the file "
-            "again with the characters themselves."
+            f"{self._path}, line {self._parser.CurrentLineNumber}: it declares the entity {shown(name, 40)!r}. "
+            "Entities of a file are neither expanded, because a few lines of them fill any memory, nor fetched: "
+            "write the file again with the characters themselves."
         )
 
     def _add_unit(self) -> None:

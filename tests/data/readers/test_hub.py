@@ -1,0 +1,119 @@
+"""Data sets through `datasets`: local folders here, and what is said where the hub cannot be asked."""
+
+from __future__ import annotations
+
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from babelclip.data.readers import hub
+from babelclip.data.sources import count_captions, open_captions
+from babelclip.errors import BabelclipError
+from tests.data.layouts import ids_of, rows_of
+from tests.data.readers.test_mclip import COUNTED, ROWS, WANTED_IDS
+
+datasets = pytest.importorskip("datasets")
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def save(folder, rows, split="train"):
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def test_a_folder_as_the_hub_has_it_is_read_in_parts_with_the_columns_of_files(tmp_path):
+    rows = [{"caption_id": f"c{n}", "sentence": f"text {n}", "language": "swe", "score": n / 2} for n in range(7)]
+    folder = save(tmp_path / "set", rows)
+    save(tmp_path / "set", rows[:2], "validation")
+    parts = list(open_captions(f"hub:{folder}", rows=3))
+    assert [len(part) for part in parts] == [3, 3, 1]
+    assert parts[0].table.to_pylist()[0] == {
+        "id": "c0", "text": "text 0", "lang": "sv", "source_id": None, "image": None, "label": None,
+    }  # fmt: skip
+    assert ids_of(f"hub:{folder}::validation") == ["c0", "c1"]
+    assert count_captions(f"hub:{folder}") is None
+    with pytest.raises(BabelclipError, match=r"Bad split.*'train', 'validation'"):
+        list(open_captions(f"hub:{folder}::test"))
+    with pytest.raises(BabelclipError, match=r"'sv' not found.*CONFIG"):
+        list(open_captions(f"hub:{folder}:sv"))
+
+
+def test_mclips_translations_are_the_same_from_the_hub_as_from_files(tmp_path):
+    rows, skipped = rows_of(f"hub:{save(tmp_path / 'm', ROWS)}", rows=2)
+    assert ([row["id"] for row in rows], skipped) == (WANTED_IDS, COUNTED)
+
+
+def test_parallel_sentences_take_the_language_from_the_configuration(tmp_path):
+    folder = save(tmp_path / "parallel", [{"english": "a dog", "non_english": "en hund"}])
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: en-sv\n  data_files: data/*.parquet\n---\n")
+    rows, _ = rows_of(f"hub:{folder}:en-sv")
+    assert [(row["id"], row["lang"], row.get("source_id")) for row in rows] == [("0", "en", None), ("0-sv", "sv", "0")]
+
+
+def test_a_saved_data_set_with_one_text_a_language_is_read(tmp_path):
+    rows = [{"translation": {"sv": "hund", "en": "dog"}}, {"translation": {"sv": "", "en": "cat"}}]
+    datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
+    found, skipped = rows_of(f"hub:{tmp_path / 'saved'}", rows=1)
+    assert [(row["id"], row["text"], row["lang"]) for row in found] == [
+        ("0", "dog", "en"), ("0-sv", "hund", "sv"), ("1", "cat", "en"),
+    ]  # fmt: skip
+    assert skipped == {"empty translation": 1}
+
+
+def test_lists_of_captions_become_one_row_each(tmp_path):
+    rows = [
+        {"caption": ["one", "two"], "img_id": 5},
+        {"caption": [], "img_id": 6},
+        {"caption": ["three", " "], "img_id": 7},
+    ]
+    found, skipped = rows_of(f"hub:{save(tmp_path / 'lists', rows)}", lang="en", rows=2)
+    assert [(row["id"], row["text"]) for row in found] == [("0#1", "one"), ("0#2", "two"), ("2#1", "three")]
+    assert skipped == {"empty text": 1}
+
+
+def test_a_data_set_that_comes_with_a_program_is_not_run(tmp_path):
+    folder = tmp_path / "scripted"
+    folder.mkdir()
+    (folder / "scripted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(BabelclipError, match=r"never run.*hf download"):
+        list(open_captions(f"hub:{folder}"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_the_hub_an_error_names_the_command_within_five_seconds(monkeypatch):
+    command = "hf download org/some --repo-type dataset --local-dir some"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    begin = time.monotonic()
+    with pytest.raises(BabelclipError, match=f"HF_HUB_OFFLINE.*{command}"):
+        list(open_captions("hub:org/some:en-sv"))
+
+    class Silent:
+        def dataset_info(self, *_, **__):
+            time.sleep(1)
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.HfApi", Silent)
+    monkeypatch.setattr(hub, "DEADLINE", 0.1)
+    with pytest.raises(BabelclipError, match=f"no answer within 0.1 s.*{command}"):
+        list(open_captions("hub:org/some"))
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("hub:", "is no data set"),
+        ("hub:a:b:c:d", "hub:NAME:CONFIG:SPLIT"),
+        ("hub:./nothing", "there is no such folder"),
+    ],
+)
+def test_words_that_name_no_data_set_are_refused(words, message):
+    with pytest.raises(BabelclipError, match=message):
+        list(open_captions(words))
