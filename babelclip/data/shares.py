@@ -31,6 +31,8 @@ from babelclip.errors import BabelclipError, did_you_mean
 
 Floats = npt.NDArray[np.float64]
 
+_SMALLEST = 1e-200
+
 
 def group_shares(
     rows: npt.NDArray[np.int64],
@@ -60,17 +62,13 @@ def group_shares(
     _check_settings(temperature, english_share, max_repeats)
     mass = rows * source_weights
     english = np.array([is_english(lang) for lang in langs])
+    there = (mass > 0) & np.array([factors.get(lang, 1.0) > 0 for lang in langs])
+    _check_english([lang for lang, is_there in zip(langs, there, strict=True) if is_there], english_share)
+    takes_part = there & np.where(english, english_share > 0, english_share < 1)
     proportions = np.zeros(len(rows))
-    for lang in dict.fromkeys(langs):
-        here = np.array([other == lang for other in langs])
-        total = mass[here].sum()
-        weight = factors.get(lang, 1.0)
-        if total > 0 and weight > 0:
-            # Relative to the largest mass: a power of millions may not fit into a float where T is small.
-            proportions[here] = weight * (total / mass.max()) ** (1.0 / temperature) * mass[here] / total
-    _check_english([lang for lang, share in zip(langs, proportions, strict=True) if share > 0], english_share)
-    takes_part = (proportions > 0) & np.where(english, english_share > 0, english_share < 1)
-    proportions[~takes_part] = 0.0
+    for part in (english & takes_part, ~english & takes_part):
+        if part.any():
+            proportions[part] = _proportions(mass[part], [langs[g] for g in np.flatnonzero(part)], temperature, factors)
     caps = np.full(len(rows), np.inf)
     if max_repeats is not None:
         caps = np.where(takes_part, max_repeats * rows / max(int(rows[takes_part].sum()), 1), 0.0)
@@ -138,6 +136,18 @@ def _check_english(there: list[str], share: float) -> None:
             f"english_share={share:g}, but the mix has rows in no other language. Add captions in other languages, or "
             "set english_share=1."
         )
+
+
+def _proportions(mass: Floats, langs: list[str], temperature: float, factors: Mapping[str, float]) -> Floats:
+    """Returns v(l) m(l)^(1/T) m(s, l) / m(l) of the groups of one part (G,), times a factor that all share."""
+    distinct, number = np.unique(np.array(langs), return_inverse=True)
+    total = np.bincount(number, weights=mass)
+    # As logarithms, and relative to the largest: a power of millions does not fit into a float where T is small.
+    logs = np.log([factors.get(str(lang), 1.0) for lang in distinct]) + np.log(total) / temperature
+    # A language takes part however small it is, for under a cap it may have to take what others must not.
+    of_language = np.maximum(np.exp(logs - logs.max()), _SMALLEST)
+    proportions: Floats = of_language[number] * (mass / total[number])
+    return proportions
 
 
 def _capped(proportions: Floats, caps: Floats, total: float) -> Floats:
