@@ -1,12 +1,14 @@
 """Checkpoints: all that a killed run needs to go on as if nothing had happened, written whole or not at all.
 
 Layout of `OUT/checkpoints`: one folder `step-00000100` per kept checkpoint with `weights.safetensors` (what trains;
-locked weights are not written), `optimizer.pt` (optimiser and random states) and `state.json` (step, cursor, facts of
+locked weights are not written), `average.safetensors` (its moving average, if kept), `optimizer.pt` (optimiser, and
+the random states of each process) and `state.json` (step, cursor, facts of
 the run); `last.json` and `best.json` name one of them each. A folder gets its name only when all is on disk.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 import shutil
@@ -16,17 +18,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_folder, read_json, write_json
+from babelclip.train.recipe import Train
+from babelclip.train.sharded import like
 
 _NAME = re.compile(r"step-(\d{8,})")
 # Two, so that a last one damaged by a failing disk is not the only one.
 _KEPT = 2
+# A prime, so that neighbouring seeds do not meet.
+_SEED_OF_A_RANK = 1_000_003
 # Settings that do not change what is computed, so a resumed run may have others.
-_FREE = {"validate_every", "save_every", "log_every", "keep", "tensorboard", "device"}
+_FREE = {
+    "validate_every",
+    "save_every",
+    "log_every",
+    "keep",
+    "early_stop",
+    "tensorboard",
+    "wandb",
+    "device",
+    "parallel",
+}
 
 
 def folder_of(out: Path, step: int) -> Path:
@@ -47,9 +64,18 @@ def best_step(out: Path) -> int | None:
 
 
 def save(
-    out: Path, step: int, *, weights: Mapping[str, Tensor], optimizer: Mapping[str, Any], state: Any, best: bool
+    out: Path,
+    step: int,
+    *,
+    weights: Mapping[str, Tensor],
+    optimizer: Mapping[str, Any],
+    state: Any,
+    best: bool,
+    average: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Writes the checkpoint of a step, points `last` (and `best`) at it, and removes older ones; returns its folder.
+
+    `average` is the moving average of the weights, where the run keeps one.
 
     Raises:
         BabelclipError: it could not be written, for example on a full disk; the message names the last usable one.
@@ -57,19 +83,25 @@ def save(
     folder = folder_of(out, step)
     try:
         with atomic_folder(folder) as temporary:
-            save_file({name: t.contiguous().cpu() for name, t in weights.items()}, temporary / "weights.safetensors")
+            save_file(_plain(weights), temporary / "weights.safetensors")
+            if average is not None:
+                save_file(_plain(average), temporary / "average.safetensors")
             torch.save(dict(optimizer), temporary / "optimizer.pt")
             write_json(temporary / "state.json", state)
         pointer = {"step": step, "folder": folder.name}
         if best:
             write_json(out / "checkpoints" / "best.json", pointer)
         write_json(out / "checkpoints" / "last.json", pointer)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise BabelclipError(
             f"Checkpoint {folder} could not be written ({error}). {usable(out)} Free some space, then resume."
         ) from error
     _prune(out)
     return folder
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
 
 
 def usable(out: Path) -> str:
@@ -113,6 +145,21 @@ def load(out: Path, step: int) -> tuple[dict[str, Tensor], dict[str, Any], Any]:
         ) from error
 
 
+def load_average(out: Path, step: int) -> dict[str, Tensor] | None:
+    """Returns the moving average in a checkpoint, on the CPU; None where the run kept none.
+
+    Raises:
+        BabelclipError: the file is damaged.
+    """
+    path = folder_of(out, step) / "average.safetensors"
+    try:
+        return load_file(path) if path.exists() else None
+    except SafetensorError as error:
+        raise BabelclipError(
+            f"Checkpoint {path.parent} is damaged ({error}). Remove that folder; the run resumes from the one before."
+        ) from error
+
+
 def restore_weights(targets: Mapping[str, Tensor], weights: Mapping[str, Tensor], folder: Path) -> None:
     """Copies checkpoint weights into the tensors of the same names.
 
@@ -128,11 +175,12 @@ def restore_weights(targets: Mapping[str, Tensor], weights: Mapping[str, Tensor]
         )
     with torch.no_grad():
         for name, tensor in targets.items():
-            tensor.copy_(weights[name])
+            tensor.copy_(like(weights[name], tensor))
 
 
-def seed_everything(seed: int) -> None:
-    """Seeds the generators of Python, numpy and torch (all devices)."""
+def seed_everything(seed: int, rank: int = 0) -> None:
+    """Seeds the generators of Python, numpy and torch (all devices); other ranks draw other numbers."""
+    seed += rank * _SEED_OF_A_RANK
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  libraries that draw from the global generator must repeat too
     torch.manual_seed(seed)
@@ -165,7 +213,8 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], folder: Pa
     Raises:
         BabelclipError: facts differ other than in settings without effect; the message names them with both values.
     """
-    old, new = _flat(before), _flat(now)
+    # A setting that a run of an older version does not name had the value that is now its default.
+    old, new = _flat({"train": as_json(dataclasses.asdict(Train()))}) | _flat(before), _flat(now)
     free = {f"train.{key}" for key in _FREE}
     if old.get("train.schedule") == new.get("train.schedule") == "constant":
         # Only a decaying schedule depends on the number of steps; a constant one may be extended.

@@ -8,13 +8,16 @@ import platform
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import nn
 
 from babelclip.errors import BabelclipError, require
 from babelclip.train.recipe import Train
+
+# A process that says nothing for so long counts as lost; one that ends is noticed at once.
+_SILENCE = timedelta(minutes=30)
 
 
 def build_accelerator(settings: Train) -> Any:
@@ -31,15 +34,20 @@ def build_accelerator(settings: Train) -> Any:
         wanted = "bf16" if _multiplies_bf16(on_cpu) else "no"
     if wanted == "fp16" and on_cpu:
         raise BabelclipError('train.precision = "fp16" needs a GPU; on a CPU use "fp32", "bf16" or "auto".')
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        # accelerate shares one state a process, and refuses a second run of another precision or device.
-        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
-    return accelerate.Accelerator(mixed_precision=wanted, cpu=settings.device == "cpu")
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    # accelerate shares one state a process, and refuses a second run of another precision or device. The process group
+    # of several stays.
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=alone)
+    silence = accelerate.InitProcessGroupKwargs(timeout=_SILENCE)
+    return accelerate.Accelerator(mixed_precision=wanted, cpu=on_cpu, kwargs_handlers=[] if alone else [silence])
 
 
 def training_device(settings: Train) -> torch.device:
     """Returns the device that `build_accelerator` will choose, for work that comes before the loop."""
     found = None if settings.device == "cpu" else torch.accelerator.current_accelerator(check_available=True)
+    if found is not None and "LOCAL_RANK" in os.environ:
+        # Each of several processes has a device of its own.
+        return torch.device(found.type, int(os.environ["LOCAL_RANK"]))
     return found or torch.device("cpu")
 
 
@@ -54,15 +62,6 @@ def precision_of(accelerator: Any) -> str:
     """Returns `fp32`, `bf16` or `fp16`."""
     mixed = str(accelerator.mixed_precision)
     return "fp32" if mixed == "no" else mixed
-
-
-def placed(model: nn.Module, accelerator: Any) -> nn.Module:
-    """Returns the model on the run's device, wrapped for several processes where there are several."""
-    if accelerator.num_processes > 1:
-        prepared: nn.Module = accelerator.prepare_model(model)
-        return prepared
-    # prepare_model would leave a patched forward behind in the caller's model; one process only needs the device.
-    return model.to(accelerator.device)
 
 
 @contextlib.contextmanager

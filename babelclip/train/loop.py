@@ -1,9 +1,9 @@
-"""The one training loop: optimiser, precision, schedule, checkpoints, log. Every kind of training runs through `run`.
+"""The one training loop: optimiser, precision, processes, checkpoints, log. Every kind of training runs through `run`.
 
 It knows neither texts nor pictures: it is given a model, a function from a batch to a loss, and a plan of batches.
 A run is a function of (weights, data, settings): killed at any step and resumed, it ends bit-equal to a run that was
 never stopped. For that, the order of the data follows from (seed, epoch), and a checkpoint holds weights, optimiser,
-random states, cursor and the half-filled window of the log.
+random states, cursor and the half-filled window of the log. Several processes share out each batch of the same plan.
 """
 
 from __future__ import annotations
@@ -13,49 +13,51 @@ import dataclasses
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from babelclip.errors import BabelclipError, did_you_mean
-from babelclip.files import write_json
 from babelclip.train import checkpoint
+from babelclip.train.average import Average
 from babelclip.train.batches import Batches
-from babelclip.train.device import build_accelerator, placed, precision_of, stop_requested
-from babelclip.train.log import RunLog, training_bar
+from babelclip.train.device import precision_of, stop_requested
+from babelclip.train.layers import recomputed
+from babelclip.train.log import Bar, NoLog, RunLog, training_bar
+from babelclip.train.optimizer import build_optimizer, lr_at
+from babelclip.train.processes import LostProcessError, Processes, Ranks, WholeBatchLoss, connect
 from babelclip.train.recipe import Train
-from babelclip.train.trainable import parameter_groups, trained_state
+from babelclip.train.sharded import spread
+from babelclip.train.state import Job, State, StepLoss, restore, save
+from babelclip.train.step import LossError, counted_in_steps, optimizer_step, upcoming
+from babelclip.train.trainable import trained_state
 
-StepLoss = Callable[[nn.Module, Any], tuple[Tensor, Mapping[str, "Tensor | float"]]]
+__all__ = [
+    "LossError",
+    "LostProcessError",
+    "Processes",
+    "Ranks",
+    "RunResult",
+    "StepLoss",
+    "WholeBatchLoss",
+    "connect",
+    "counted_in_steps",
+    "load_weights",
+    "lr_at",
+    "run",
+]
 
-
-class LossError(BabelclipError):
-    """The loss or the gradient is no longer a finite number."""
-
-
-@dataclasses.dataclass
-class State:
-    """The place that a run has reached; the part of a checkpoint that is plain numbers."""
-
-    step: int = 0
-    epoch: int = 0
-    position: int = 0
-    tokens: int = 0
-    examples: int = 0
-    seconds: float = 0.0
-    best_value: float | None = None
-    best_step: int | None = None
-    validation: dict[str, float] = dataclasses.field(default_factory=dict)
-    window: dict[str, float] = dataclasses.field(default_factory=dict)
+Validate = Callable[[], Mapping[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """How a run ended. `interrupted` runs were stopped by SIGINT or SIGTERM, saved, and can be resumed."""
+    """How a run ended. `interrupted` runs were stopped by SIGINT or SIGTERM, saved, and can be resumed.
+
+    A `finished` run whose `step` is below `steps` was stopped by `train.early_stop`.
+    """
 
     status: Literal["finished", "interrupted"]
     step: int
@@ -68,35 +70,8 @@ class RunResult:
     seconds: float
     precision: str
     device: str
-
-
-class _Job(NamedTuple):
-    """The parts that a step needs, fixed for the whole run."""
-
-    model: nn.Module
-    step_loss: StepLoss
-    batches: Batches
-    parameters: Mapping[str, nn.Parameter]
-    optimizer: Any
-    accelerator: Any
-    settings: Train
-    out: Path
-    facts: dict[str, Any]
-    about: dict[str, Any]
-
-
-def lr_at(step: int, *, steps: int, warmup_steps: int, schedule: str) -> float:
-    """Returns the factor in 0..1 on the peak learning rate for a step, counted from 0.
-
-    Linear warm-up that reaches 1 at the last of `warmup_steps`, then `constant`, or `linear` or half a `cosine` down
-    to 0 at `steps`.
-    """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    if schedule == "constant":
-        return 1.0
-    done = (step - warmup_steps) / max(steps - warmup_steps, 1)
-    return 1.0 - done if schedule == "linear" else (1.0 + math.cos(math.pi * done)) / 2
+    steps: int = 0
+    processes: int = 1
 
 
 def run(
@@ -107,7 +82,7 @@ def run(
     settings: Train,
     out: Path | str,
     *,
-    validate: Callable[[], Mapping[str, float]] | None = None,
+    validate: Validate | None = None,
     after_step: Callable[[], None] | None = None,
     resume: bool = False,
     facts: Mapping[str, Any] | None = None,
@@ -116,15 +91,22 @@ def run(
 ) -> RunResult:
     """Returns how the training ended; `model` then holds the weights that `settings.keep` names.
 
+    Under `torchrun` or `accelerate launch` every process calls this with the same arguments, and has the same result.
+
     Args:
-        model: is moved to the device; its train and eval modes are left as the caller set them.
-        step_loss: model and batch -> loss (a mean over the batch) and figures to log.
-        batches: the data. One optimiser step takes `settings.accumulation` batches, weighted by their sizes.
+        model: is moved to the device; its train and eval modes are left as the caller set them. A step must call the
+            module that it is given, not its parts: gradients of several processes meet there.
+        step_loss: model and batch -> loss (a mean over the batch) and figures to log, under the same names each time;
+            a `WholeBatchLoss` where rows of other processes count.
+        batches: the data. One optimiser step takes `settings.accumulation` batches, weighted by their sizes. Several
+            processes take a part of each, so batch sizes are those of all of them together.
         parameters: what trains, by name. Nothing else is written to checkpoints.
         settings: the recipe's [train].
-        out: folder for `log.jsonl` and `checkpoints/`.
+        out: folder for `log.jsonl` and `checkpoints/`; the same one for all processes.
         validate: returns figures such as {"mse": …, "mse/sv": …}; called at the start and every
-            `settings.validate_every` steps, and once at the end.
+            `settings.validate_every` steps, and once at the end. The model then holds the moving average of its
+            weights, if one is kept. Every process calls it, and rank 0's figures count; under FSDP it must call the
+            model itself.
         after_step: called after each optimiser step, for example to clamp a parameter.
         resume: go on from the last checkpoint in `out`; without one, start.
         facts: JSON content that says what the run computes; a resumed run must have the same.
@@ -134,145 +116,138 @@ def run(
     Raises:
         BabelclipError: `out` holds a run and `resume` is false; the recipe changed; a checkpoint cannot be written.
         LossError: the loss is not finite; the last checkpoint stays usable.
+        LostProcessError: another process of the run is gone.
         MissingExtraError: accelerate is not installed.
     """
     out = Path(out)
-    checkpoint.sweep(out)
-    _check_folder(out, resume)
-    accelerator = build_accelerator(settings)
-    model = placed(model, accelerator)
-    optimizer = accelerator.prepare_optimizer(_optimizer(parameters, settings))
-    facts = {"train": dataclasses.asdict(settings), "precision": precision_of(accelerator), **(facts or {})}
-    job = _Job(
-        model,
-        step_loss,
-        batches,
-        parameters,
-        optimizer,
-        accelerator,
-        settings,
-        out,
-        checkpoint.as_json(facts),
-        dict(about or {}),
-    )
-    checkpoint.seed_everything(settings.seed)
-    state = _restored(job) if resume else State()
-    out.mkdir(parents=True, exist_ok=True)
-    log = RunLog(out, resumed_step=state.step, tensorboard=settings.tensorboard)
-    with contextlib.closing(log), stop_requested() as stop:
-        status = _train(job, state, log, stop, validate, after_step, progress)
-    if status == "finished" and settings.keep == "best" and state.best_step is not None:
-        load_weights(model, parameters, out, state.best_step)
+    processes = connect(settings)
+    with processes.watched(lambda: checkpoint.usable(out)):
+        _open_folder(out, resume, processes)
+        content = {"train": dataclasses.asdict(settings), "precision": precision_of(processes.accelerator)}
+        content = checkpoint.as_json({**content, **(facts or {})})
+        settings = counted_in_steps(settings, batches)
+        model.to(processes.device)
+        with contextlib.ExitStack() as stack:
+            if settings.gradient_checkpointing:
+                stack.enter_context(recomputed(model))
+            held = stack.enter_context(spread(model, parameters, processes, settings.parallel))
+            optimizer = processes.accelerator.prepare_optimizer(build_optimizer(held.parameters, settings))
+            average = Average(held.parameters, settings.ema) if settings.ema else None
+            job = Job(
+                model,
+                held,
+                step_loss,
+                batches,
+                optimizer,
+                average,
+                processes,
+                settings,
+                out,
+                content,
+                dict(about or {}),
+            )
+            status, state = _run(job, resume, validate, after_step, progress)
+        if status == "finished" and settings.keep == "best" and state.best_step is not None:
+            load_weights(model, parameters, out, state.best_step)
     last = checkpoint.folder_of(out, state.step)
     kept = (state.validation, state.best_value, state.best_step, last, state.tokens, state.examples, state.seconds)
-    return RunResult(status, state.step, *kept, precision_of(accelerator), str(accelerator.device))
+    where = (precision_of(processes.accelerator), str(processes.device), settings.steps, processes.world)
+    return RunResult(status, state.step, *kept, *where)
 
 
 def load_weights(model: nn.Module, parameters: Mapping[str, nn.Parameter], out: Path, step: int) -> None:
-    """Puts the weights of a checkpoint into the model.
+    """Puts the weights of a checkpoint into the model: their moving average where the run kept one.
 
     Raises:
         BabelclipError: the checkpoint is damaged or belongs to another model.
     """
     weights, _, _ = checkpoint.load(out, step)
+    weights |= checkpoint.load_average(out, step) or {}
     checkpoint.restore_weights(trained_state(model, parameters), weights, checkpoint.folder_of(out, step))
 
 
+def _open_folder(out: Path, resume: bool, processes: Processes) -> None:
+    problem = ""
+    if processes.writes:
+        checkpoint.sweep(out)
+        steps = checkpoint.saved_steps(out)
+        if steps and not resume:
+            problem = f"{out} already holds a run at step {steps[-1]}. Resume it (--resume), or choose another folder."
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+    problem = processes.told(problem)
+    if problem:
+        raise BabelclipError(problem)
+
+
+def _run(
+    job: Job, resume: bool, validate: Validate | None, after_step: Callable[[], None] | None, progress: bool
+) -> tuple[Literal["finished", "interrupted"], State]:
+    checkpoint.seed_everything(job.settings.seed, job.processes.rank)
+    state = restore(job) if resume else State()
+    writes = job.processes.writes
+    log: RunLog | NoLog = NoLog()
+    if writes:
+        usable = lambda: checkpoint.usable(job.out)  # noqa: E731
+        log = RunLog(job.out, job.settings, resumed_step=state.step, usable=usable)
+    with (
+        contextlib.closing(log),
+        stop_requested() as stop,
+        training_bar(job.settings.steps, state.step, shown=progress and writes) as bar,
+    ):
+        status = _train(job, state, log, bar, stop, validate, after_step)
+    if job.average is not None:
+        job.average.apply()
+    return status, state
+
+
 def _train(
-    job: _Job,
+    job: Job,
     state: State,
-    log: RunLog,
+    log: RunLog | NoLog,
+    bar: Bar,
     stop: threading.Event,
-    validate: Callable[[], Mapping[str, float]] | None,
+    validate: Validate | None,
     after_step: Callable[[], None] | None,
-    progress: bool,
 ) -> Literal["finished", "interrupted"]:
     settings, saved, better = job.settings, state.step if state.step else -1, False
     if validate and settings.validate_every and state.step == 0:
-        better = _validate(job, state, log, validate)
-        _save(job, state, log, better)
-    steps = _micro_batches(job, state)
-    with training_bar(settings.steps, state.step, shown=progress) as advance:
-        while state.step < settings.steps and not stop.is_set():
-            started = time.monotonic()
-            tokens_before = state.tokens
-            figures = _step(job, state, steps)
+        better = _validate(job, state, log, bar, validate)
+        save(job, state, log, best=better)
+    stopping = job.processes.any(stop.is_set())
+    with contextlib.closing(upcoming(job, state)) as batches:
+        while not stopping and not _over(state, settings):
+            started, tokens = time.monotonic(), state.tokens
+            figures, stopping = optimizer_step(job, state, next(batches), stop=stop.is_set())
             if after_step:
                 after_step()
+            if job.average is not None:
+                job.average.update(state.step)
+            if job.processes.world == 1:
+                # Nobody else has to know first.
+                stopping = stop.is_set()
             state.seconds += time.monotonic() - started
-            rate = (state.tokens - tokens_before) / max(time.monotonic() - started, 1e-9)
-            advance(figures["loss"], rate)
+            bar.step(figures["loss"], figures["lr"], state.tokens - tokens)
             _log(job, state, log, figures)
-            ends = state.step == settings.steps
-            if validate and (ends or (settings.validate_every and state.step % settings.validate_every == 0)):
-                better = _validate(job, state, log, validate)
-            if ends or stop.is_set() or better or (settings.save_every and state.step % settings.save_every == 0):
-                _save(job, state, log, better)
+            due = settings.validate_every and state.step % settings.validate_every == 0
+            if validate and (due or state.step == settings.steps):
+                better = _validate(job, state, log, bar, validate)
+                # It may have taken long.
+                stopping = job.processes.any(stop.is_set())
+            due = settings.save_every and state.step % settings.save_every == 0
+            if due or better or stopping or _over(state, settings):
+                save(job, state, log, best=better)
                 saved, better = state.step, False
-    if stop.is_set() and saved != state.step:
-        _save(job, state, log, False)
-    return "finished" if state.step == settings.steps else "interrupted"
+    if stopping and saved != state.step:
+        save(job, state, log, best=False)
+    return "finished" if _over(state, settings) else "interrupted"
 
 
-def _micro_batches(job: _Job, state: State) -> Iterator[list[np.ndarray]]:
-    """Yields the batches of one optimiser step after another, and moves the cursor past them."""
-    plan = job.batches.plan(state.epoch)
-    while True:
-        taken: list[np.ndarray] = []
-        while len(taken) < job.settings.accumulation:
-            if state.position == len(plan):
-                state.epoch, state.position = state.epoch + 1, 0
-                plan = job.batches.plan(state.epoch)
-            if not plan:
-                raise BabelclipError("There is no caption to train on: give captions, or weights above 0.")
-            taken.append(plan[state.position])
-            state.position += 1
-        yield taken
+def _over(state: State, settings: Train) -> bool:
+    return state.step >= settings.steps or bool(settings.early_stop and state.stale >= settings.early_stop)
 
 
-def _step(job: _Job, state: State, micro_batches: Iterator[list[np.ndarray]]) -> dict[str, float]:
-    """Makes one optimiser step and returns loss, figures, gradient norm and learning rate."""
-    from accelerate.utils import send_to_device
-
-    settings = job.settings
-    factor = lr_at(state.step, steps=settings.steps, warmup_steps=settings.warmup_steps, schedule=settings.schedule)
-    for group in job.optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * factor
-    taken = next(micro_batches)
-    total = sum(len(rows) for rows in taken)
-    figures: dict[str, float] = {"loss": 0.0}
-    for rows in taken:
-        batch = send_to_device(job.batches.load(rows), job.accelerator.device)
-        with job.accelerator.autocast():
-            loss, extra = job.step_loss(job.model, batch)
-        # By size, so that accumulating gives the gradient of one large batch even where sizes differ.
-        share = len(rows) / total
-        job.accelerator.backward(loss * share)
-        for name, value in {"loss": loss.detach(), **extra}.items():
-            figures[name] = figures.get(name, 0.0) + float(value) * share
-        state.tokens += job.batches.tokens(rows)
-        state.examples += len(rows)
-    norm = job.accelerator.clip_grad_norm_(list(job.parameters.values()), settings.clip_norm or math.inf)
-    _check_finite(job, state.step, figures["loss"], float(norm))
-    job.optimizer.step()
-    job.optimizer.zero_grad(set_to_none=True)
-    state.step += 1
-    return {**figures, "grad_norm": float(norm), "lr": settings.lr * factor}
-
-
-def _check_finite(job: _Job, step: int, loss: float, norm: float) -> None:
-    # In fp16 the gradient scaler finds its factor by overflowing, and skips those steps by itself.
-    scaled = precision_of(job.accelerator) == "fp16"
-    if math.isfinite(loss) and (scaled or math.isfinite(norm)):
-        return
-    raise LossError(
-        f"The loss is {loss:g} and the gradient norm {norm:g} at step {step + 1}; both must be finite. "
-        f"{checkpoint.usable(job.out)} Lower train.lr (now {job.settings.lr:g}), lengthen train.warmup_steps, or set "
-        'train.precision = "fp32"; look for targets that are not finite.'
-    )
-
-
-def _log(job: _Job, state: State, log: RunLog, figures: Mapping[str, float]) -> None:
+def _log(job: Job, state: State, log: RunLog | NoLog, figures: Mapping[str, float]) -> None:
     """Adds a step to the window; every `log_every` steps writes the means of the window and empties it."""
     for name, value in figures.items():
         state.window[name] = state.window.get(name, 0.0) + value
@@ -287,11 +262,15 @@ def _log(job: _Job, state: State, log: RunLog, figures: Mapping[str, float]) -> 
     state.window = {}
 
 
-def _validate(job: _Job, state: State, log: RunLog, validate: Callable[[], Mapping[str, float]]) -> bool:
+def _validate(job: Job, state: State, log: RunLog | NoLog, bar: Bar, validate: Validate) -> bool:
     """Runs the caller's validation without touching modes or random states; returns whether it is the best so far."""
     modes = [(module, module.training) for module in job.model.modules()]
     states = checkpoint.random_states()
-    figures = {name: float(value) for name, value in validate().items()}
+    job.spread.fresh()
+    with job.average.applied() if job.average is not None else contextlib.nullcontext():
+        figures = {name: float(value) for name, value in validate().items()}
+    job.spread.fresh()
+    figures = job.processes.told(figures)
     checkpoint.restore_random_states(states)
     for module, training in modes:
         module.training = training
@@ -301,56 +280,11 @@ def _validate(job: _Job, state: State, log: RunLog, validate: Callable[[], Mappi
     if wanted not in figures:
         raise BabelclipError(f"train.best_metric = {wanted!r} was not measured. {did_you_mean(wanted, figures)}")
     value, best = figures[wanted], state.best_value
-    if job.settings.best_is == "highest":
-        better = best is None or value > best
-    else:
-        better = best is None or value < best
-    if better and math.isfinite(value):
+    better = best is None or (value > best if job.settings.best_is == "highest" else value < best)
+    better = better and math.isfinite(value)
+    state.stale = 0 if better else state.stale + 1
+    if better:
         state.best_value, state.best_step = value, state.step
-        return True
-    return False
-
-
-def _save(job: _Job, state: State, log: RunLog, best: bool) -> None:
-    log.sync()
-    inner = {"optimizer": job.optimizer.state_dict(), "random": checkpoint.random_states(), "scaler": None}
-    if job.accelerator.scaler is not None:
-        inner["scaler"] = job.accelerator.scaler.state_dict()
-    weights = trained_state(job.accelerator.unwrap_model(job.model), job.parameters)
-    content = {**dataclasses.asdict(state), "facts": job.facts, "about": job.about}
-    checkpoint.save(job.out, state.step, weights=weights, optimizer=inner, state=content, best=best)
-
-
-def _restored(job: _Job) -> State:
-    """Returns the state of the last checkpoint, with all it holds put back; a new state if there is none."""
-    steps = checkpoint.saved_steps(job.out)
-    if not steps:
-        return State()
-    folder = checkpoint.folder_of(job.out, steps[-1])
-    weights, inner, content = checkpoint.load(job.out, steps[-1])
-    checkpoint.check_same_run(content.pop("facts"), job.facts, folder)
-    content.pop("about")
-    state = State(**content)
-    model = job.accelerator.unwrap_model(job.model)
-    checkpoint.restore_weights(trained_state(model, job.parameters), weights, folder)
-    job.optimizer.load_state_dict(inner["optimizer"])
-    if inner["scaler"] is not None:
-        job.accelerator.scaler.load_state_dict(inner["scaler"])
-    checkpoint.restore_random_states(inner["random"])
-    if state.best_step is not None and state.best_step != checkpoint.best_step(job.out):
-        # Killed between the checkpoint and its pointer.
-        write_json(job.out / "checkpoints" / "best.json", {"step": state.best_step, "folder": folder.name})
-    return state
-
-
-def _check_folder(out: Path, resume: bool) -> None:
-    steps = checkpoint.saved_steps(out)
-    if steps and not resume:
-        raise BabelclipError(
-            f"{out} already holds a run at step {steps[-1]}. Resume it (--resume), or choose another folder."
-        )
-
-
-def _optimizer(parameters: Mapping[str, nn.Parameter], settings: Train) -> torch.optim.Optimizer:
-    groups = parameter_groups(parameters, settings)
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
+    known = f", best {state.best_value:.4g} at step {state.best_step:,}" if state.best_value is not None else ""
+    bar.validated(f"validation at step {state.step:,}: {wanted} {value:.4g}{known}")
+    return better
