@@ -1,41 +1,200 @@
-"""`babelclip embed`: captions to a store of vectors."""
+"""`babelclip embed`: captions or pictures to a store of vectors."""
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from babelclip.errors import BabelclipError
 
+if TYPE_CHECKING:
+    from babelclip.data.embed import EmbedReport
+    from babelclip.data.embed_images import PicturesReport
+    from babelclip.models.clip import Clip
+    from babelclip.store import EmbeddingStore
+
+_LOSSY = (
+    "warning: {count:,} vectors have values so small that float16 changes them by more than rounding; --dtype float32, "
+    "into a new folder, keeps them."
+)
+
 
 def embed(
-    captions: Path = typer.Argument(..., help="Captions: Parquet, JSONL, CSV or TSV with columns text and lang."),
-    model: str = typer.Option(..., "--model", help="Folder of the teacher."),
+    source: str = typer.Argument(
+        ...,
+        metavar="CAPTIONS|IMAGES",
+        help="Captions: Parquet, JSONL, CSV, TSV, a folder of them, moses:a.en,a.sv …; or a folder of pictures.",
+    ),
+    model: str = typer.Option(..., "--model", help="Folder or name of the teacher."),
     out: Path = typer.Option(..., "--out", help="Folder of the store; an unfinished one is completed."),
-    lang: str = typer.Option("", "--lang", help="Only captions of this language, for example en for a teacher."),
-    normalize: bool = typer.Option(False, "--normalize", help="Store unit vectors instead of raw projections."),
-    dtype: str = typer.Option("float16", "--dtype", help="float16 or float32."),
+    lang: str = typer.Option("", "--lang", help="Only captions in these languages, for example en or en,sv."),
+    default_lang: str = typer.Option("", "--default-lang", help="Language of captions that name none."),
+    sources_only: bool = typer.Option(
+        False, "--sources-only", help="Leave out translations: training takes the vector of their source_id."
+    ),
+    images: bool = typer.Option(False, "--images", help="Encode the pictures that the captions name, not their texts."),
+    image_root: Path | None = typer.Option(None, "--image-root", help="Folder that the names of pictures begin in."),
+    target: str = typer.Option(
+        "projected", "--target", help="projected (M-CLIP), or pooled (AltCLIP): the vector before the projection."
+    ),
+    normalize: bool = typer.Option(False, "--normalize", help="Store unit vectors instead of raw ones."),
+    dtype: str = typer.Option("float16", "--dtype", help="float16 or float32, as the vectors are stored."),
+    strict: bool = typer.Option(False, "--strict", help="Stop at the first row or picture that cannot be used."),
+    devices: str = typer.Option("", "--devices", help="Several devices, for example cuda:0,cuda:1."),
+    batch: int = typer.Option(0, "--batch", min=0, help="Most tokens, or pictures, of a batch; 0: by the device."),
+    workers: int = typer.Option(0, "--workers", min=0, help="Processes that decode pictures; 0: threads."),
+    publish: Path | None = typer.Option(None, "--publish", help="Also write a folder fit for a data set hub here."),
+    licence: str = typer.Option("", "--licence", help="Licence of the published data, for example cc-by-4.0."),
+    attribution: list[str] = typer.Option([], "--attribution", help="Whom the licence asks to name; may be repeated."),
 ) -> None:
-    """Compute a model's vectors of captions once, into a store that training reads.
+    """Compute a model's vectors of captions or pictures once, into a store that training reads.
 
-    The file may be larger than memory. Stopped, by Ctrl-C or otherwise, it goes on when called again.
+    Equal texts are encoded once, and so is each picture, however many captions it has. A folder that `babelclip
+    translate` wrote is taken by its source captions. The source may be larger than memory. Stopped, by Ctrl-C or
+    otherwise, the same command goes on, and ends with the same bytes.
 
     \b
     Examples:
       babelclip embed captions.jsonl --lang en --model demo/teacher --out targets/
-      babelclip embed captions.parquet --model demo/student --out vectors/ --normalize --dtype float32
+      babelclip embed translated/ --model XLM-R-L --target pooled --dtype float32 --out targets/
+      babelclip embed photos/ --model demo/teacher --out pictures/ --workers 8
+      babelclip embed captions.jsonl --images --image-root photos/ --model demo/teacher --out pictures/
+      babelclip embed translated/ --model demo/teacher --out targets/ --publish upload/ --licence cc-by-4.0
     """
     import babelclip
-    from babelclip.data.embed import embed_file
+    from babelclip.data.embed_images import first_picture, is_captions
+    from babelclip.data.embed_targets import check_target
+    from babelclip.models.encoding import checked_device
     from babelclip.store import EmbeddingStore
 
-    clip = babelclip.load(model, towers="text")
+    check_target(target)
+    pictures = images or (not is_captions(source) and first_picture(source) is not None)
+    _check_options(pictures, image_root, workers, sources_only, publish, licence, attribution)
+    names = [name.strip() for name in devices.split(",") if name.strip()] or None
+    for name in names or []:
+        checked_device(name)
+    clip = babelclip.load(model, towers="image" if pictures else "text", device=names[0] if names else None)
+    settings: dict[str, Any] = {"lang": default_lang or None, "only": lang.split(",") if lang else None}
+    settings |= {"strict": strict, "target": target, "normalize": normalize, "dtype": dtype, "progress": True}
+    settings["devices"] = names
     try:
-        store = embed_file(clip, captions, out, only=lang or None, normalize=normalize, dtype=dtype, progress=True)
+        if pictures:
+            settings |= {"root": image_root, "workers": workers, **({"batch_size": batch} if batch else {})}
+            store = _pictures(clip, source, out, workers, settings)
+        else:
+            settings |= {"sources_only": sources_only, "token_budget": batch or None}
+            store = _texts(clip, source, out, settings)
     except KeyboardInterrupt:
         with contextlib.suppress(BabelclipError):  # too early for a store
             typer.echo(f"{out} keeps {len(EmbeddingStore.open(out)):,} vectors.", err=True)
         raise
-    typer.echo(f"{out}: {len(store):,} vectors of {store.dim} dimensions, {store.dtype}, space {store.space}")
+    typer.echo(
+        f"{out}: {len(store):,} vectors of {store.dim} dimensions, {store.dtype}, {store.target}, space {store.space}"
+    )
+    if publish is not None:
+        from babelclip.data.publish import publish_store
+        from babelclip.data.sources import open_captions
+
+        captions: Any = None if pictures else source
+        if captions is not None and default_lang:
+            captions = open_captions(source, lang=default_lang)
+        made = publish_store(
+            store,
+            captions,
+            publish,
+            licence=licence,
+            attribution=attribution,
+            teacher_revision=clip.revision,
+            progress=True,
+        )
+        typer.echo(f"{publish}: {made.rows:,} rows with vectors, {made.translations:,} translations, {licence}")
+
+
+def _texts(clip: Clip, source: str, out: Path, settings: dict[str, Any]) -> EmbeddingStore:
+    from babelclip import languages
+    from babelclip.data.embed import embed_file, sources_of
+    from babelclip.data.embed_targets import describe_target
+
+    taken = sources_of(source)
+    if taken != source:
+        typer.echo(f"{source} is a folder of translations: embedding its sources, {taken}", err=True)
+    if clip.text is not None and settings["target"] != "projected":
+        typer.echo(f"target {settings['target']}: {describe_target(clip.text, settings['target'])}", err=True)
+    reports: list[EmbedReport] = []
+    store = embed_file(clip, source, out, report=reports.append, **settings)
+    report = reports[0]
+    speed = report.encoded / report.seconds if report.seconds else 0.0
+    typer.echo(
+        f"{report.added:,} captions added to {report.there:,}; {report.encoded:,} distinct texts encoded in "
+        f"{report.seconds:.1f} s ({speed:,.0f} texts/s)",
+        err=True,
+    )
+    for reason, count in sorted(report.skipped.items()):
+        typer.echo(f"left out: {count:,} {reason}", err=True)
+    foreign = [code for code in report.languages if clip.languages and not languages.covers(clip.languages, code)]
+    if foreign:
+        typer.echo(
+            f"warning: {clip.name or 'the model'} was not trained on {', '.join(sorted(foreign))}, and its vectors of "
+            f"{sum(report.languages[code] for code in foreign):,} captions may be poor targets. For those of their "
+            "sources alone: --sources-only, or --lang en, into a new folder.",
+            err=True,
+        )
+    if report.lossy:
+        typer.echo(_LOSSY.format(count=report.lossy), err=True)
+    return store
+
+
+def _pictures(clip: Clip, source: str, out: Path, workers: int, settings: dict[str, Any]) -> EmbeddingStore:
+    from babelclip.data.embed_images import embed_pictures
+    from babelclip.data.embed_targets import describe_target
+
+    if clip.image is not None and settings["target"] != "projected":
+        typer.echo(f"target {settings['target']}: {describe_target(clip.image, settings['target'])}", err=True)
+    reports: list[PicturesReport] = []
+    store = embed_pictures(
+        clip,
+        source,
+        out,
+        report=reports.append,
+        on_skip=lambda item: typer.echo(f"skipped: {item.reason}", err=True),
+        **settings,
+    )
+    report = reports[0]
+    typer.echo(f"{report.added:,} pictures added to {report.there:,}; {report.skipped:,} skipped", err=True)
+    if report.without_picture:
+        typer.echo(f"left out: {report.without_picture:,} captions that name no picture", err=True)
+    if report.encode.pictures:
+        typer.echo(report.encode.advice(workers), err=True)
+    if report.lossy:
+        typer.echo(_LOSSY.format(count=report.lossy), err=True)
+    return store
+
+
+def _check_options(
+    pictures: bool,
+    image_root: Path | None,
+    workers: int,
+    sources_only: bool,
+    publish: Path | None,
+    licence: str,
+    attribution: list[str],
+) -> None:
+    """Raises, before hours of work, where an option was given that would do nothing, or one is missing."""
+    idle = {"--image-root": image_root is not None, "--workers": workers > 0} if not pictures else {}
+    idle |= {"--sources-only": sources_only} if pictures else {}
+    if given := [name for name, is_given in idle.items() if is_given]:
+        what = "pictures are embedded, it is about texts" if pictures else "texts are embedded, it is about pictures"
+        cure = "drop it" if pictures else "drop it, or add --images to encode the pictures that captions name"
+        raise BabelclipError(f"{given[0]} was given, but {what}: {cure}.")
+    if publish is not None and not licence:
+        raise BabelclipError(
+            "--publish was given without --licence. Whoever finds the data must know what is allowed with it: give the "
+            "licence of the captions, for example --licence cc-by-4.0."
+        )
+    if publish is None and (licence or attribution):
+        raise BabelclipError(
+            "--licence and --attribution belong to --publish, which was not given: add --publish FOLDER, or drop them."
+        )

@@ -15,6 +15,7 @@ def search(
         "", "--model", help="Folder of a model. Default: demo/student, else the one that `babelclip starter` made."
     ),
     k: int = typer.Option(10, "-k", min=1, help="Pictures shown for each query."),
+    workers: int = typer.Option(0, "--workers", min=0, help="Processes that decode pictures; 0: threads."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Find pictures in a folder by text in any language.
@@ -32,7 +33,7 @@ def search(
     from babelclip.search.folder import index_folder, search_folder
 
     clip = babelclip.load(model or default_model())
-    index = index_folder(clip, folder, progress=True)
+    index = index_folder(clip, folder, workers=workers, progress=True)
     results = search_folder(clip, index, queries, k)
     for item in index.skipped:
         typer.echo(f"skipped: {item.reason}", err=True)
@@ -40,6 +41,8 @@ def search(
         f"{len(index.paths)} pictures ({index.encoded} encoded now, {len(index.skipped)} skipped as unreadable)",
         err=True,
     )
+    if index.report is not None:
+        typer.echo(index.report.advice(workers), err=True)
     if as_json:
         content = [
             {"query": query, "hits": [{"path": str(hit.path), "score": round(hit.score, 4)} for hit in hits]}

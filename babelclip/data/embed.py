@@ -1,32 +1,71 @@
 """Captions to vectors on disk: what a student is taught towards is computed once, and never again.
 
 Captions go through in parts, so that memory holds a part and not the file: the next part is read while the model works,
-texts are encoded some thousand at a time, and each shard is written as soon as it is full. Where a run was stopped, the
-next one passes over what the store has, comparing ids in the store's own order, and goes on behind it.
+and each shard is written as soon as it is full. A text is encoded once over the whole run, however many captions share
+it: the vectors of the others are read back from the store. Where a run was stopped, the next one passes over what the
+store has, comparing ids and texts in the store's own order, and goes on behind it.
+
+Entry points: `embed_file`, `embed_captions`. Which vector: `embed_targets`; what else is kept: `embed_rows`; pictures:
+`embed_images`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
-from babelclip.data import tables
+from babelclip.data import embed_rows
 from babelclip.data.captions import Captions
-from babelclip.data.parts import ROWS, iter_captions
+from babelclip.data.embed_rows import KnownTexts, Row, Sieve, refuse_twice
+from babelclip.data.embed_targets import check_float16, target_dim, text_vectors
+from babelclip.data.parts import ROWS
+from babelclip.data.readers.parts_folder import is_translation
+from babelclip.data.sources import count_captions, open_captions
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
+from babelclip.models.encoding import Device, replicas
+from babelclip.models.text import TextEncoder
 from babelclip.progress import Advance, progress_bar
 from babelclip.store import EmbeddingStore
+
+LEFT_TO_SOURCE = "left to its source's vector"
 
 # Texts between two writes: what an interruption can lose, a minute or two on a processor. 100 million rows are then
 # 6,104 shards.
 _SHARD = 16384
 # Texts given to the model at once: enough to sort by length, few enough for the progress bar to move.
 _AT_ONCE = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedReport:
+    """What one run did.
+
+    Attributes:
+        there: rows that the store had before.
+        added: rows that it got.
+        encoded: texts, or pictures, that the model was given; rows with equal texts share one.
+        skipped: captions that were left out, by reason.
+        languages: number of added rows by language.
+        lossy: added rows that lose more than rounding in float16, because their values are tiny.
+        seconds: wall time.
+    """
+
+    there: int
+    added: int
+    encoded: int
+    skipped: dict[str, int]
+    languages: dict[str, int]
+    lossy: int
+    seconds: float
 
 
 def embed_file(
@@ -37,30 +76,54 @@ def embed_file(
     lang: str | None = None,
     only: str | Iterable[str] | None = None,
     strict: bool = False,
+    sources_only: bool = False,
+    target: str = "projected",
     normalize: bool = False,
     dtype: str = "float16",
+    token_budget: int | None = None,
+    devices: Sequence[Device] | None = None,
     progress: bool = False,
+    report: Callable[[EmbedReport], None] | None = None,
 ) -> EmbeddingStore:
-    """Returns the store at `path` with the vector of every caption of a file of any size (see `embed_captions`).
+    """Returns the store at `path` with the vector of every caption of a source of any size (see `embed_captions`).
 
     Args:
         clip: the teacher; its text tower is used.
-        source: Parquet, JSONL, CSV or TSV, each also gzipped.
+        source: whatever `open_captions` reads. Of a folder that `babelclip translate` wrote, its `sources`.
         path: a new folder, or a store of the same model.
         lang: language of the rows that name none.
         only: keep these languages.
         strict: whether the first row that cannot be used is an error.
-        normalize: see `embed_captions`; so are `dtype` and `progress`.
+        sources_only: leave out rows that name a `source_id`: training takes their source's vector.
+        target: see `embed_captions`; so are all that follow.
+        normalize: whether rows are scaled to length 1.
         dtype: "float16" or "float32", as the vectors lie on disk.
+        token_budget: most tokens of a padded batch.
+        devices: several devices of this machine.
         progress: show a bar on stderr.
+        report: is called once at the end.
 
     Raises:
         UnknownLanguageError: `lang` or one of `only` is not known.
-        BabelclipError: as `iter_captions` and `embed_captions`; what was written stays: mend the file and run again.
+        BabelclipError: as the reader and `embed_captions`; what was written stays: mend the file and run again.
     """
-    parts = iter_captions(source, lang, strict, only=only)
-    total = tables.count_rows(Path(source)) if progress else None
-    return embed_captions(clip, parts, path, normalize=normalize, dtype=dtype, progress=progress, total=total)
+    source = sources_of(source)
+    parts = open_captions(source, lang=lang, strict=strict, only=only)
+    total = count_captions(source) if progress else None
+    return embed_captions(
+        clip,
+        _sources_only(parts, str(source)) if sources_only else parts,
+        path,
+        target=target,
+        normalize=normalize,
+        dtype=dtype,
+        token_budget=token_budget,
+        devices=devices,
+        progress=progress,
+        total=total,
+        source=source_name(source),
+        report=report,
+    )
 
 
 def embed_captions(
@@ -68,136 +131,168 @@ def embed_captions(
     captions: Captions | Iterable[Captions],
     path: Path | str,
     *,
+    target: str = "projected",
     normalize: bool = False,
     dtype: str = "float16",
+    token_budget: int | None = None,
+    devices: Sequence[Device] | None = None,
     progress: bool = False,
     total: int | None = None,
+    source: str = "",
+    report: Callable[[EmbedReport], None] | None = None,
 ) -> EmbeddingStore:
     """Returns the store at `path` with the vector of every caption, encoding those it lacks.
 
     Run again after an interruption, it goes on behind the last shard, and the store becomes the same as without. Equal
-    texts of a shard are encoded once. Memory depends on the size of the parts, not on their number.
+    texts are encoded once, wherever they lie. Memory depends on the size of the parts, not on their number.
 
     Args:
         clip: the teacher; its text tower is used.
-        captions: rows to encode, or parts of them (`iter_captions`, `iter_moses`); vectors are keyed by their ids.
+        captions: rows to encode, or parts of them (`open_captions`); vectors are keyed by their ids.
         path: a new folder, or a store of the same model.
-        normalize: teacher learning regresses on raw projections, hence False (see docs/architecture.md).
+        target: "projected", or "pooled", the vector before the projection (see `embed_targets`).
+        normalize: teacher learning regresses on raw vectors, hence False (see docs/architecture.md).
         dtype: "float16" or "float32", as the vectors lie on disk.
+        token_budget: see `Clip.encode_text`; so is `devices`. Another value changes vectors by rounding.
+        devices: several devices of this machine; None means where the tower is.
         progress: show a bar on stderr.
         total: rows of all parts with those left out, for the bar; None where it is not known.
+        source: what the rows' origin is called in the column `source` and in errors.
+        report: is called once at the end with what was done.
 
     Raises:
-        BabelclipError: the store at `path` is of another model, space, dimension or dtype, or an id is in two parts.
+        BabelclipError: the store at `path` is of another model, space, target, dimension or dtype; an id is in two
+            parts; an id has the vector of another text; or a vector does not fit into float16.
     """
+    tower, began = _text_tower(clip), time.perf_counter()
+    lanes = None if devices is None else replicas(tower, devices)
     if isinstance(captions, Captions):
         total = len(captions) + sum(captions.skipped.values())
         parts: Iterator[Captions] = _cut(captions)
     else:
         parts = iter(captions)
+    skipped: Counter[str] = Counter()
     with EmbeddingStore.open_or_create(
         path,
         space=clip.space,
         model=clip.name or clip.space,
-        dim=clip.embed_dim,
+        dim=target_dim(tower, target),
         dtype=dtype,
         normalized=normalize,
         kind="text",
+        target=target,
     ) as store:
-        sieve = _Sieve(store)
-        waiting: list[tuple[str, str, str]] = []  # id, text, language
+
+        def encode(texts: list[str], langs: list[str]) -> np.ndarray:
+            lang = langs if reads_language(tower) else None
+            return text_vectors(
+                tower, texts, target=target, normalize=normalize, lang=lang, token_budget=token_budget, devices=lanes
+            )
+
+        sieve, there = Sieve(store, source, reads_language(tower)), len(store)
+        writer = _Writer(store, encode, source)
         with progress_bar("Text vectors", total, shown=progress, unit="texts") as advance:
             for part in _read_ahead(parts):
                 lacking = sieve.lacking(part)
+                skipped.update(part.skipped)
                 advance(len(part) + sum(part.skipped.values()) - len(lacking), 0)
-                waiting += lacking
-                while len(waiting) >= _SHARD:
-                    _append(clip, store, waiting[:_SHARD], normalize, advance)
-                    del waiting[:_SHARD]
-            if waiting:
-                _append(clip, store, waiting, normalize, advance)
+                writer.add(lacking, advance)
+            writer.flush(advance)
+        if report is not None:
+            added, seconds = len(store) - there, time.perf_counter() - began
+            made = EmbedReport(there, added, writer.encoded, dict(skipped), dict(writer.langs), writer.lossy, seconds)
+            report(made)
     return EmbeddingStore.open(path)
 
 
-def encode_distinct(
-    clip: Clip,
-    texts: Sequence[str],
-    normalize: bool = True,
-    *,
-    langs: Sequence[str] | None = None,
-    advance: Advance | None = None,
-) -> np.ndarray:
-    """Returns text features (N, D) float32 as `clip.encode_text` does, each distinct text encoded once.
+def sources_of(source: Path | str) -> Path | str:
+    """Returns `source`, or of a folder that `babelclip translate` wrote the folder with its source captions."""
+    folder = Path(source)
+    return folder / "sources" if is_translation(folder) and (folder / "sources").is_dir() else source
 
-    Args:
-        clip: its text tower is used.
-        texts: N texts.
-        normalize: see `Clip.encode_text`.
-        langs: their N languages, which only a model whose first token names the language reads.
-        advance: moves a progress bar.
-    """
-    tower = clip.text
-    reads_language = langs is not None and tower is not None and tower.tokenizer.language is not None
-    keys = list(zip(texts, langs, strict=True)) if reads_language and langs is not None else [(t, "") for t in texts]
-    first = {key: position for position, key in enumerate(dict.fromkeys(keys))}
-    distinct = list(first)
-    features = np.empty((len(distinct), clip.embed_dim), np.float32)
-    for start in range(0, len(distinct), _AT_ONCE):
-        part = distinct[start : start + _AT_ONCE]
-        lang = [key[1] for key in part] if reads_language else None
-        features[start : start + len(part)] = clip.encode_text([key[0] for key in part], normalize, lang=lang)
-        if advance is not None:
+
+def source_name(source: Path | str) -> str:
+    """Returns what rows call the source they came from: the same wherever the file lies."""
+    name = Path(source).name if Path(source).exists() else str(source)
+    return name or str(source)
+
+
+def reads_language(tower: TextEncoder) -> bool:
+    """Returns whether the vector of a text depends on the language it is said to be in (NLLB)."""
+    return tower.tokenizer.language is not None
+
+
+class _Writer:
+    """Collects captions, and appends a shard of them as soon as it is full."""
+
+    def __init__(
+        self, store: EmbeddingStore, encode: Callable[[list[str], list[str]], np.ndarray], source: str
+    ) -> None:
+        self._store, self._encode, self._source = store, encode, source
+        self._known = KnownTexts(store)
+        self._waiting: list[Row] = []
+        self.encoded, self.lossy = 0, 0
+        self.langs: Counter[str] = Counter()
+
+    def add(self, rows: list[Row], advance: Advance) -> None:
+        self._waiting += rows
+        while len(self._waiting) >= _SHARD:
+            self._append(self._waiting[:_SHARD], advance)
+            del self._waiting[:_SHARD]
+
+    def flush(self, advance: Advance) -> None:
+        if self._waiting:
+            self._append(self._waiting, advance)
+            self._waiting = []
+
+    def _append(self, rows: list[Row], advance: Advance) -> None:
+        ids, langs, hashes = [row.id for row in rows], [row.lang for row in rows], [row.hash for row in rows]
+        refuse_twice([name for name, count in Counter(ids).items() if count > 1])  # of two parts that share a shard
+        first = {hash_: place for place, hash_ in reversed(list(enumerate(hashes)))}
+        distinct = sorted(first.values())
+        found = self._known.find([hashes[place] for place in distinct])
+        vectors = np.empty((len(rows), self._store.dim), np.float32)
+        old = np.array(distinct)[found >= 0]
+        if len(old):
+            vectors[old] = self._store.gather(found[found >= 0])
+        new = np.array(distinct)[found < 0].tolist()
+        advance(len(rows) - len(new), 0)
+        for start in range(0, len(new), _AT_ONCE):
+            part = new[start : start + _AT_ONCE]
+            vectors[part] = self._encode([rows[place].text for place in part], [langs[place] for place in part])
             advance(len(part))
-    if advance is not None and len(distinct) < len(texts):
-        advance(len(texts) - len(distinct))
-    return features if len(distinct) == len(texts) else features[[first[key] for key in keys]]
+        vectors = vectors[[first[hash_] for hash_ in hashes]]
+        if self._store.dtype == "float16":
+            self.lossy += check_float16(vectors, ids)
+        is_new = set(new)
+        repeats = [place not in is_new for place in range(len(rows))]
+        columns: dict[str, list[Any]] = {"lang": langs, embed_rows.SOURCE: [self._source or None] * len(rows)}
+        columns |= {embed_rows.TEXT_HASH: hashes, embed_rows.REPEAT: repeats}
+        self._store.append(ids, vectors, columns)
+        self._known.add(hashes, repeats)
+        self.encoded += len(new)
+        self.langs.update(langs)
 
 
-class _Sieve:
-    """Finds what a store lacks of captions that come in parts, and ids that come twice."""
-
-    def __init__(self, store: EmbeddingStore) -> None:
-        self._store = store
-        self._there_before = len(store)
-        # Captions usually come as they did in the run before: rows of the store gone through in its own order.
-        self._passed = 0
-
-    def lacking(self, part: Captions) -> list[tuple[str, str, str]]:
-        """Returns id, text and language of the captions that the store lacks.
-
-        Raises:
-            BabelclipError: an id was in this or an earlier part already.
-        """
-        ids = part.ids
-        here = min(len(ids), self._there_before - self._passed)
-        if here > 0 and self._store.ids_between(self._passed, self._passed + here) == ids[:here]:
-            self._passed += here
-            part = Captions(part.table.slice(here), part.skipped)
-            ids = ids[here:]
-        if not ids:
-            return []
-        rows = self._store.find(ids)
-        # Other rows of the store may be of an earlier file, or of another order of this one.
-        again = (rows >= self._there_before) | ((rows >= 0) & (rows < self._passed))
-        _refuse_twice([name for name, is_twice in zip(ids, again.tolist(), strict=True) if is_twice])
-        texts, langs = part.texts, part.langs
-        return [(ids[row], texts[row], langs[row]) for row in np.flatnonzero(rows < 0).tolist()]
+def _text_tower(clip: Clip) -> TextEncoder:
+    if clip.text is None:
+        clip.encode_text([])  # raises the error that says which tower is missing
+    assert clip.text is not None
+    return clip.text
 
 
-def _append(
-    clip: Clip, store: EmbeddingStore, rows: list[tuple[str, str, str]], normalize: bool, advance: Advance
-) -> None:
-    ids, texts, langs = (list(column) for column in zip(*rows, strict=True))
-    _refuse_twice([name for name, count in Counter(ids).items() if count > 1])  # of two parts that share a shard
-    store.append(ids, encode_distinct(clip, texts, normalize, langs=langs, advance=advance))
-
-
-def _refuse_twice(twice: list[str]) -> None:
-    if twice:
+def _sources_only(parts: Iterable[Captions], source: str) -> Iterator[Captions]:
+    """Yields the rows that translate no other; the others are counted as skipped."""
+    left_out = kept = 0
+    for part in parts:
+        own = part.table.filter(pc.is_null(part.table["source_id"]))
+        here = len(part) - own.num_rows
+        kept, left_out = kept + own.num_rows, left_out + here
+        yield Captions(own, {**part.skipped, **({LEFT_TO_SOURCE: here} if here else {})})
+    if left_out and not kept:
         raise BabelclipError(
-            f"{len(twice)} ids occur more than once in the captions, first {twice[:3]}. An id names one caption: give "
-            "each its own, for example with the language at its end, or leave the column out; then run the same again, "
-            "which goes on where it stopped."
+            f"{source} has no source captions: each of its {left_out} usable rows names a source_id. Sources are rows "
+            "without one: embed the file that holds them, or embed these texts themselves without --sources-only."
         )
 
 

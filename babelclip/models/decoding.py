@@ -20,6 +20,8 @@ from babelclip.models.preprocess import Picture, PictureError, Preprocess, open_
 
 # Batches that wait decoded, beside the one in each model's hands: one would leave the decoders idle at every hand-over.
 _BATCHES_AHEAD = 2
+# Up to so many cores threads decode as fast as processes (docs/log.md).
+_THREADS_SUFFICE = 4
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,38 @@ class EncodeReport:
     def bottleneck(self) -> str:
         """Either "decode", where the models waited more than they computed, or "model"."""
         return "decode" if self.decode_wait > self.model_seconds else "model"
+
+    def __add__(self, other: EncodeReport) -> EncodeReport:
+        """Returns the report of two calls, one after the other."""
+        return EncodeReport(
+            self.pictures + other.pictures,
+            self.skipped + other.skipped,
+            self.seconds + other.seconds,
+            self.decode_wait + other.decode_wait,
+            self.model_seconds + other.model_seconds,
+        )
+
+    def advice(self, workers: int = 0) -> str:
+        """Returns one sentence: pictures a second, whether pixels or the model were the limit, and what would help.
+
+        Args:
+            workers: the processes that decoded; 0 for threads.
+        """
+        speed = f"{self.pictures:,} pictures in {self.seconds:.1f} s ({self.pictures_per_second:.1f}/s)"
+        busy = max(self.decode_wait + self.model_seconds, 1e-9)
+        if self.bottleneck == "model":
+            share = self.model_seconds / busy
+            return f"{speed}: the model was the limit, busy {share:.0%} of its time; a GPU would help, or one more."
+        share, cores = self.decode_wait / busy, _cores()
+        if 0 < workers < cores:
+            cure = f"take more workers, {cores} for the cores of this machine"
+        elif not workers and cores > _THREADS_SUFFICE:
+            cure = (
+                f"try workers ({cores}, as this machine has cores): {cores} threads decoded, which share Python's lock"
+            )
+        else:
+            cure = f"all {cores} cores decoded: take a machine with more, or smaller copies of the pictures"
+        return f"{speed}: decoding was the limit (the model waited {share:.0%} of its time); {cure}."
 
     def __str__(self) -> str:
         return (

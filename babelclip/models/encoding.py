@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from babelclip.models.text import TextEncoder
 
 T = TypeVar("T")
-Device = str | torch.device
+# A device, or a copy of the tower that lies on one already: who calls often copies once (`replicas`).
+Device = str | torch.device | nn.Module
 
 # Texts tokenised at once. Large enough for the sort to find equal lengths, small enough for memory.
 _TOKENISE_AT_ONCE = 65536
@@ -112,21 +113,34 @@ def replicas(tower: nn.Module, devices: Sequence[Device] | None) -> list[Any]:
     """
     if devices is None:
         return [tower]
-    if isinstance(devices, (str, torch.device)) or not devices:
+    if isinstance(devices, (str, torch.device, nn.Module)) or not devices:
         raise BabelclipError(f'devices={devices!r} names no devices. Give a list such as ["cuda:0", "cuda:1"].')
     made: list[nn.Module] = []
     for name in devices:
-        try:
-            device = torch.device(name)
-            here = device_of(tower)
-            same = device.type == here.type and device.index in (None, here.index)
-            # Several lanes of one processor share its weights; a GPU gets a copy of its own.
-            made.append(tower if same else copy.deepcopy(tower).to(device))
-        except (RuntimeError, AssertionError) as error:
-            raise BabelclipError(
-                f"Device {name!r} cannot be used ({error}). This machine has: {', '.join(_present())}."
-            ) from error
+        if isinstance(name, nn.Module):
+            made.append(name)
+            continue
+        device, here = checked_device(name), device_of(tower)
+        same = device.type == here.type and device.index in (None, here.index)
+        # Several lanes of one processor share its weights; a GPU gets a copy of its own.
+        made.append(tower if same else copy.deepcopy(tower).to(device))
     return made
+
+
+def checked_device(name: str | torch.device) -> torch.device:
+    """Returns the device of that name.
+
+    Raises:
+        BabelclipError: it is not on this machine; names those that are.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BabelclipError(
+            f"Device {name!r} cannot be used ({error}). This machine has: {', '.join(_present())}."
+        ) from error
+    return device
 
 
 def in_lanes(work: Callable[[Any, T], None], items: Iterable[T], towers: Sequence[nn.Module]) -> None:

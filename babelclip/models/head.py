@@ -72,6 +72,18 @@ def build_head(specs: list[LayerSpec], in_dim: int) -> tuple[nn.Sequential, int]
     return nn.Sequential(*layers), dim
 
 
+def projection_start(specs: list[LayerSpec]) -> int:
+    """Returns the position in a head of the projection into the space; the layers before it belong to the body.
+
+    The vector that enters there is the `pooled` target: CLIP's end-of-text state after the final layer norm (head
+    `[linear]`), AltCLIP's token 0 after `pre_LN` and `transformation` (`[layer_norm, linear, linear]`), M-CLIP's mean.
+    Only a linear layer right behind another one begins a projection of its own; two with an activation in between are
+    one projection (open_clip's `mlp`). It is 0 for most heads, and for the empty one of SigLIP, which projects nothing.
+    """
+    last = max((place for place, spec in enumerate(specs) if spec.get("kind") == "linear"), default=0)
+    return last if last and specs[last - 1].get("kind") == "linear" else 0
+
+
 _SIMPLE: dict[str, Callable[[int], nn.Module]] = {
     "shift": Shift,
     "normalize": lambda _dim: Normalize(),

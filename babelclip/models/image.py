@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -116,10 +118,12 @@ class ImageEncoder(nn.Module):
         progress: bool = False,
         report: Callable[[EncodeReport], None] | None = None,
         strict: bool = False,
+        pool: Executor | None = None,
     ) -> tuple[np.ndarray, list[SkippedPicture]]:
         """Returns features of the readable pictures (M, D) float32 in input order, and the pictures left out.
 
-        Keywords are those of `encode`; `strict=True` raises `PictureError` at an unreadable picture.
+        Keywords are those of `encode`; `strict=True` raises `PictureError` at an unreadable picture. `pool` are
+        decoders (`decoder_pool`) that outlive the call: who calls often does not start processes each time.
         """
         pictures = _as_list(pictures)
         if batch_size < 1:
@@ -132,10 +136,10 @@ class ImageEncoder(nn.Module):
         towers = replicas(self, devices)
         with (
             inference(self),
-            decoder_pool(workers, len(pictures)) as pool,
+            decoder_pool(workers, len(pictures)) if pool is None else contextlib.nullcontext(pool) as decoders,
             progress_bar("Pictures", len(pictures), shown=progress, unit="pictures") as advance,
         ):
-            batches = DecodedBatches(pool, self.preprocess, pictures, batch_size)
+            batches = DecodedBatches(decoders, self.preprocess, pictures, batch_size)
 
             def work(lane: nn.Module, _batch: int) -> None:
                 start = perf_counter()

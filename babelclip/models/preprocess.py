@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Collection
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps
 
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.models.patches import as_patches, fitting_size
+from babelclip.models.tar_pictures import in_tar, read_member
 
 Picture = str | Path | Image.Image | np.ndarray
 
@@ -212,7 +214,8 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
     the models leave it so too, and whoever opened it may have turned it already.
 
     Args:
-        picture: a path, a PIL picture, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8.
+        picture: a path, also of a member of a tar (`shard.tar::0001.jpg`); a PIL picture; or an array (H, W), (H, W, 3)
+            or (H, W, 4) of uint8.
         max_pixels: a larger picture is refused before it is decoded.
 
     Raises:
@@ -250,7 +253,8 @@ def _decoded(path: Path, max_pixels: int) -> Image.Image:
         with warnings.catch_warnings():
             # PIL warns from 89 megapixels; the limit below speaks for itself.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            inside = in_tar(path)
+            with Image.open(path if inside is None else io.BytesIO(read_member(*inside))) as opened:
                 if opened.width * opened.height > max_pixels:
                     raise PictureError(
                         f"{path} has {opened.width} x {opened.height} pixels; at most {max_pixels:,} are decoded. "

@@ -8,7 +8,7 @@ was interrupted goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from babelclip.data.images import list_pictures
 from babelclip.errors import BabelclipError
 from babelclip.files import cache_folder
 from babelclip.models.clip import Clip
-from babelclip.models.image import SkippedPicture
+from babelclip.models.decoding import EncodeReport, decoder_pool
+from babelclip.models.image import ImageEncoder, SkippedPicture
 from babelclip.progress import progress_bar
 from babelclip.store import EmbeddingStore
 
@@ -43,21 +44,26 @@ class FolderIndex:
         features: (C, D) float32, rows L2-normalised.
         skipped: pictures that could not be read, with the reason.
         encoded: how many of `paths` were encoded now; the others came from the cache.
+        report: speed of the encoding, and whether decoding or the model was the limit; None where nothing was encoded.
     """
 
     paths: list[Path]
     features: np.ndarray
     skipped: list[SkippedPicture]
     encoded: int
+    report: EncodeReport | None = None
 
 
-def index_folder(clip: Clip, folder: Path | str, *, cache: Path | None = None, progress: bool = False) -> FolderIndex:
+def index_folder(
+    clip: Clip, folder: Path | str, *, cache: Path | None = None, workers: int = 0, progress: bool = False
+) -> FolderIndex:
     """Returns vectors for every readable picture below `folder`, encoding those that the cache lacks.
 
     Args:
         clip: a model with a picture tower.
         folder: searched recursively.
         cache: where vectors are kept; None takes `cache_folder()`.
+        workers: processes that decode; 0 does so in threads.
         progress: show a bar on stderr.
 
     Raises:
@@ -67,12 +73,20 @@ def index_folder(clip: Clip, folder: Path | str, *, cache: Path | None = None, p
     paths = list_pictures(folder)
     keys = [_key(path, folder) for path in paths]
     skipped: list[SkippedPicture] = []
+    reports: list[EncodeReport] = []
     with _open_store(clip, folder, cache or cache_folder()) as store:
         missing = np.flatnonzero(store.find(keys) < 0).tolist()
-        with progress_bar("Pictures", len(missing), shown=progress, unit="pictures") as advance:
+        with (
+            decoder_pool(workers, len(missing)) as pool,
+            progress_bar("Pictures", len(missing), shown=progress, unit="pictures") as advance,
+        ):
+
+            def encode(paths: list[Path]) -> tuple[np.ndarray, list[SkippedPicture]]:
+                return _tower(clip).encode_readable(paths, workers=workers, report=reports.append, pool=pool)
+
             for start in range(0, len(missing), _PICTURES_A_SHARD):
                 part = missing[start : start + _PICTURES_A_SHARD]
-                skipped += _encode_into(clip, store, [paths[i] for i in part], [keys[i] for i in part])
+                skipped += _encode_into(encode, store, [paths[i] for i in part], [keys[i] for i in part])
                 advance(len(part))
         unreadable = {item.name for item in skipped}
         kept = [position for position, path in enumerate(paths) if str(path) not in unreadable]
@@ -82,7 +96,9 @@ def index_folder(clip: Clip, folder: Path | str, *, cache: Path | None = None, p
                 "Give a folder with whole pictures."
             )
         features = store.gather(store.positions([keys[i] for i in kept]))
-    return FolderIndex([paths[i] for i in kept], features, skipped, encoded=len(missing) - len(skipped))
+    encoded = len(missing) - len(skipped)
+    report = sum(reports[1:], reports[0]) if reports else None
+    return FolderIndex([paths[i] for i in kept], features, skipped, encoded, report)
 
 
 def search_folder(clip: Clip, index: FolderIndex, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
@@ -113,14 +129,23 @@ def _open_store(clip: Clip, folder: Path, cache: Path) -> EmbeddingStore:
     )
 
 
-def _encode_into(clip: Clip, store: EmbeddingStore, paths: list[Path], keys: list[str]) -> list[SkippedPicture]:
+def _encode_into(
+    encode: Callable[[list[Path]], tuple[np.ndarray, list[SkippedPicture]]],
+    store: EmbeddingStore,
+    paths: list[Path],
+    keys: list[str],
+) -> list[SkippedPicture]:
     """Encodes pictures, appends them as one shard, and returns those that could not be read."""
-    if clip.image is None:
-        clip.encode_image([])  # raises the error that says which tower is missing
-        return []
-    features, skipped = clip.image.encode_readable(paths)
+    features, skipped = encode(paths)
     unreadable = {item.position for item in skipped}
     readable = [key for position, key in enumerate(keys) if position not in unreadable]
     if readable:
         store.append(readable, features)
     return skipped
+
+
+def _tower(clip: Clip) -> ImageEncoder:
+    if clip.image is None:
+        clip.encode_image([])  # raises the error that says which tower is missing
+    assert clip.image is not None
+    return clip.image

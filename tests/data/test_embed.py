@@ -13,7 +13,7 @@ import pytest
 from babelclip import progress
 from babelclip.data import embed as module
 from babelclip.data.captions import Captions, write_captions
-from babelclip.data.embed import embed_captions, embed_file, encode_distinct
+from babelclip.data.embed import embed_captions, embed_file
 from babelclip.data.parts import iter_captions
 from babelclip.errors import BabelclipError
 from babelclip.store import EmbeddingStore
@@ -51,7 +51,7 @@ class Counting:
         monkeypatch.setattr(clip.text, "encode", counted)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 20, 1000])
+@pytest.mark.parametrize("rows", [5, 20, 1000])
 def test_parts_of_any_size_make_the_same_store(tmp_path, rows):
     captions, clip = make_captions(), make_clip()
     write_captions(captions, tmp_path / "c.jsonl")
@@ -63,7 +63,7 @@ def test_parts_of_any_size_make_the_same_store(tmp_path, rows):
     np.testing.assert_allclose(store.read(), clip.encode_text(captions.texts, normalize=False), atol=1e-5)
 
 
-@pytest.mark.parametrize("stop", [0, 1, 13, 30, 60])
+@pytest.mark.parametrize("stop", [0, 1, 13, 30, 37])
 def test_what_was_written_before_a_stop_is_never_encoded_again(tmp_path, monkeypatch, stop):
     captions = make_captions()
     write_captions(captions, tmp_path / "c.jsonl")
@@ -72,11 +72,12 @@ def test_what_was_written_before_a_stop_is_never_encoded_again(tmp_path, monkeyp
         clip = make_clip()
         Counting(clip, patched, stop)
         embed_file(clip, tmp_path / "c.jsonl", tmp_path / "cut")
-    there = len(EmbeddingStore.open(tmp_path / "cut"))
+    there = EmbeddingStore.open(tmp_path / "cut").rows
     clip = make_clip()
     counted = Counting(clip, monkeypatch)
     store = embed_file(clip, tmp_path / "c.jsonl", tmp_path / "cut")
-    assert len(counted.texts) <= 90 - there
+    done = there["repeat"].to_pylist().count(False) if len(there) else 0
+    assert len(counted.texts) == 40 - done
     for number in range(len(shard_rows(whole))):
         for name in (f"vectors/{number:05d}.npy", f"rows/{number:05d}.parquet"):
             assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -88,12 +89,13 @@ def test_a_longer_file_another_file_and_another_order_add_only_what_is_new(tmp_p
     clip = make_clip()
     embed_captions(clip, make_captions(20), tmp_path / "s")
     counted = Counting(clip, monkeypatch)
+    # The texts of 50 to 53 are those of 10 to 13.
     backwards = Captions(make_captions(33).table.take(list(range(32, -1, -1))))
     store = embed_captions(clip, iter([backwards, make_captions(4, first=50)]), tmp_path / "s")
     assert store.ids == [f"c{row}" for row in [*range(20), *range(32, 19, -1), *range(50, 54)]]
-    assert len(counted.texts) == 17
+    assert len(counted.texts) == 13
     embed_captions(clip, make_captions(33), tmp_path / "s")
-    assert len(counted.texts) == 17
+    assert len(counted.texts) == 13
 
 
 @pytest.mark.parametrize("resumed", [False, True])
@@ -115,25 +117,6 @@ def test_a_line_that_strict_refuses_is_met_where_it_lies_and_the_rows_before_sta
     assert len(embed_file(make_clip(), tmp_path / "c.jsonl", tmp_path / "all")) == 39
     with pytest.raises(BabelclipError, match="line 26: empty text"):
         embed_file(make_clip(), tmp_path / "c.jsonl", tmp_path / "s", strict=True)
-
-
-def test_equal_texts_are_encoded_once_and_a_language_matters_only_to_models_that_read_it(monkeypatch):
-    clip = make_clip()
-    counted = Counting(clip, monkeypatch)
-    moved = []
-    features = encode_distinct(
-        clip, ["a", "b", "a"], langs=["en", "en", "sv"], advance=lambda n, done=None: moved.append(n)
-    )
-    assert counted.texts == ["a", "b"]
-    assert sum(moved) == 3
-    np.testing.assert_array_equal(features[0], features[2])
-    seen = []
-    monkeypatch.setattr(clip.text.tokenizer, "language", "en")
-    monkeypatch.setattr(
-        clip.text, "encode", lambda texts, *_, lang, **__: seen.append((texts, lang)) or np.ones((3, 16))
-    )
-    encode_distinct(clip, ["a", "b", "a"], langs=["en", "en", "sv"])
-    assert seen == [(["a", "b", "a"], ["en", "en", "sv"])]
 
 
 def test_a_killed_process_goes_on_to_the_same_store(tmp_path):
