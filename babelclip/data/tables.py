@@ -315,8 +315,10 @@ def _iter_parquet(path: Path, wanted: Collection[str], rows: int | None) -> Iter
             source = opened.enter_context(tempfile.TemporaryFile())
             with gzip.open(path, "rb") as packed:
                 shutil.copyfileobj(packed, source, 1 << 20)
-        # A buffer, because a row group may hold the whole file.
-        file = opened.enter_context(pq.ParquetFile(source, buffer_size=0 if rows is None else 1 << 18))
+        # A row group may hold the whole file: it is read through a buffer, and not ahead.
+        whole = rows is None
+        reader = pq.ParquetFile(source, buffer_size=0 if whole else 1 << 18, pre_buffer=whole)
+        file = opened.enter_context(reader)
         names = list(file.schema_arrow.names)
         columns = [name for name in names if name.lower() in wanted]
         _check_distinct(path, [name.lower() for name in columns])
