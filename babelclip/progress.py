@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 # The speed shown is that of the last minute, and of the last steps where steps are long.
@@ -57,6 +57,54 @@ def progress_bar(description: str, total: int | None, *, shown: bool, unit: str 
                 rate=f"{work:,.0f} {unit}/s" if work else "",
                 left=f"{_clock(remaining / items)} left" if items and remaining is not None else "",
             )
+
+        yield advance
+
+
+class AdvanceOne(Protocol):
+    """Moves the bar of `name` by `n` items; see `Advance`."""
+
+    def __call__(self, name: str, n: int, done: int | None = None) -> None:
+        """Takes `n` items more of `name`."""
+
+
+@contextlib.contextmanager
+def progress_bars(totals: Mapping[str, int], *, shown: bool, unit: str = "items") -> Iterator[AdvanceOne]:
+    """Yields `advance(name, n)`: one bar for each name, there from its first work until it is full, and one for all.
+
+    Each bar shows what `progress_bar` does. Nothing is shown unless `shown` and stderr is a terminal.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+
+    console = Console(stderr=True)
+    if not shown or not totals or not console.is_terminal:
+        yield lambda name, n, done=None: None
+        return
+    texts = [TextColumn(f"{{task.{field}}}") for field in ("description", "fields[rate]", "fields[left]")]
+    columns = (texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TaskProgressColumn(), texts[2])
+    everything = "all"
+    sums = {**totals, **({everything: sum(totals.values())} if len(totals) > 1 else {})}
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks = {
+            name: progress.add_task(name, total=total, rate="", left="", visible=name == everything)
+            for name, total in sums.items()
+        }
+        # A clock of its own for each, begun with its first step: a language waits for those before it.
+        speeds: dict[str, Speed] = {}
+
+        def advance(name: str, n: int, done: int | None = None) -> None:
+            for one in (name, everything) if everything in sums else (name,):
+                work, items = speeds.setdefault(one, Speed()).step(n, n if done is None else done)
+                task = progress.tasks[tasks[one]]
+                remaining = max(0.0, sums[one] - task.completed - n)
+                progress.update(
+                    tasks[one],
+                    advance=n,
+                    rate=f"{work:,.0f} {unit}/s" if work else "",
+                    left=f"{_clock(remaining / items)} left" if items else "",
+                    visible=one == everything or (remaining > 0 and (done != 0 or task.visible)),
+                )
 
         yield advance
 
