@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from babelclip.data.captions import Captions
 
 
 def evaluate(
@@ -38,6 +42,7 @@ def evaluate(
     # Texts beside pictures do not say their language, and one that is asked for alone says it.
     told = wanted[0] if wanted is not None and len(wanted) == 1 and Path(captions).is_dir() else None
     rows = read_all(captions, lang=told).require_images()
+    _refuse_tars(captions, rows)
     images = list(dict.fromkeys(rows.table.column("image").to_pylist()))
     results = []
     for model in models:
@@ -57,3 +62,16 @@ def evaluate(
     for direction in ("t2i", "i2t"):
         typer.echo(f"\n{metric}, {direction}\n")
         typer.echo(markdown_table(results, direction=direction, metric=metric))
+
+
+def _refuse_tars(source: str, rows: Captions) -> None:
+    from babelclip.data.sources import image_root
+    from babelclip.errors import BabelclipError
+
+    first = str(rows.table["image"][0])
+    tar, inside, _ = first.partition("::")
+    if inside and (image_root(source) / tar).is_file():
+        raise BabelclipError(
+            f"{source} has its pictures inside tars, such as {first}, and evaluate opens files. Unpack them into a "
+            f"folder (tar -xf {tar}) and give that."
+        )

@@ -96,7 +96,7 @@ def test_a_numbered_set_is_whole_and_of_one_split(tmp_path):
         open_captions(tmp_path)
 
 
-def test_a_translate_folder_gives_its_translations_by_language_and_shard(tmp_path):
+def test_a_translate_folder_gives_its_translations_by_language_and_shard(tmp_path, caplog):
     out = tmp_path / "out"
     write(tmp_path / "manifest.json", "{}")
     for name, ids in {
@@ -111,6 +111,10 @@ def test_a_translate_folder_gives_its_translations_by_language_and_shard(tmp_pat
     write(out / "manifest.json", "{}")
     write(out / "translations" / "sv" / ".00002.parquet.part", b"half")
     assert ids_of(out) == ["a-de", "a-sv", "b-sv"]
+    assert "not translated to its end" not in caplog.text
+    write(out / "manifest.json", '{"complete": false}')
+    assert ids_of(out) == ["a-de", "a-sv", "b-sv"]
+    assert "not translated to its end" in caplog.text
     assert ids_of(out / "sources") == ["a", "b"]
     assert (kind_of(out), count_captions(out)) == ("translate folder", 3)
     for shard in (out / "translations").glob("*/0*.parquet"):

@@ -5,7 +5,8 @@
     metadata/metadata_0.parquet, … (beside img_emb/, text_emb/)          clip-retrieval
 
 Of img2dataset the rows whose picture was fetched are read; the id is its key, `image` is `00000.tar::000000000.jpg` or
-`00000/000000000.jpg`. clip-retrieval tells rows by their number over all parts in order of names, and that is the id.
+`00000/000000000.jpg`. clip-retrieval tells rows by their number over all parts in order of names, and that is the id,
+unless the metadata were written by `babelclip store export`, which adds the ids.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from babelclip.errors import BabelclipError
 NOT_FETCHED = "picture was not fetched"
 
 _FETCHED = ("key", "caption", "text", "status", "lang", "language")
-_RETRIEVAL = ("image_path", "caption", "text", "lang", "language")
+# What `babelclip store export` adds, so that the rows of a store keep their ids.
+_STORE_ID = "store_id"
+_RETRIEVAL = (_STORE_ID, "image_path", "caption", "text", "lang", "language")
 _SHARD = re.compile(r"\d+\.parquet")
 _METADATA = re.compile(r"metadata_(\d+)\.(parquet|arrow)")
 _log = logging.getLogger(__name__)
@@ -78,7 +81,8 @@ def iter_clip_retrieval(folder: Path, rows: int, lang: str | None = None) -> Ite
     """
     del lang
     files = clip_retrieval_files(folder)
-    return one_naming(table_files.renumbered(table_files.iter_columns(path, _RETRIEVAL, rows) for path in files))
+    parts = table_files.renumbered(table_files.iter_columns(path, _RETRIEVAL, rows) for path in files)
+    return one_naming(map(_with_store_ids, parts))
 
 
 def clip_retrieval_files(folder: Path) -> list[Path]:
@@ -98,6 +102,13 @@ def clip_retrieval_files(folder: Path) -> list[Path]:
                 "by their number, so each part of the vectors needs its metadata: copy the folders whole."
             )
     return files
+
+
+def _with_store_ids(raw: RawTable) -> RawTable:
+    if _STORE_ID not in raw.columns:
+        return raw
+    columns = {"id" if name == _STORE_ID else name: values for name, values in raw.columns.items()}
+    return dataclasses.replace(raw, columns=columns)
 
 
 def _metadata_files(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ Names that begin with a dot or an underscore (half-written files, `_SUCCESS`) ar
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ from pathlib import Path
 from babelclip.data.readers import table_files
 from babelclip.data.tables import RawTable
 from babelclip.errors import BabelclipError
+from babelclip.files import read_json
 
+_log = logging.getLogger(__name__)
 _NUMBERED = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})")
 
 
@@ -36,6 +39,10 @@ def iter_translation(folder: Path, rows: int, lang: str | None = None) -> Iterat
         raise BabelclipError(
             f"{folder} has no translations yet. A translate folder keeps them in translations/<language>/00000.parquet:"
             " run babelclip translate with the same --out to its end."
+        )
+    if not read_json(folder / "manifest.json").get("complete", True):
+        _log.warning(
+            "%s is not translated to its end, and what is there is read. The same babelclip translate goes on.", folder
         )
     return table_files.iter_files(shards, rows, lang)
 

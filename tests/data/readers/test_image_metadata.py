@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from babelclip.data.sources import count_captions, kind_of, open_captions
@@ -57,6 +58,13 @@ def test_clip_retrieval_rows_are_numbered_as_their_vectors(tmp_path):
     assert rows_of(folder, lang="en") == (expected, {"empty text": 1})
     assert rows_of(folder / "metadata", lang="en")[0] == expected
     assert count_captions(folder) == 4
+
+
+def test_metadata_exported_from_a_store_keep_its_ids(tmp_path):
+    (tmp_path / "metadata").mkdir()
+    table = pa.table({"store_id": ["c7", "c9"], "image_path": ["a.jpg", "b.jpg"], "caption": ["one", "two"]})
+    pq.write_table(table, tmp_path / "metadata" / "metadata_0.parquet")
+    assert ids_of(tmp_path, lang="en") == ["c7", "c9"]
 
 
 def test_metadata_in_arrow_files_is_read_as_well(tmp_path):
