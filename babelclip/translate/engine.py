@@ -28,9 +28,11 @@ class Engine(Protocol):
 
     Attributes:
         name: one of `ENGINES`.
+        batch_size: how many texts it likes to get at once: enough that starting a program, or sorting by length, pays.
     """
 
     name: str
+    batch_size: int
 
     def languages(self) -> tuple[str, ...]:
         """Returns the BCP-47 codes that it can translate English into, sorted."""
@@ -104,14 +106,16 @@ def open_engine(
 
         return ApertiumEngine()
     _check_settings(compute, device, beam_size, threads)
-    settings = {"compute": compute, "device": device, "beam_size": beam_size, "threads": threads}
+    from babelclip.translate.seq2seq import Settings
+
+    settings = Settings(compute, device, beam_size, threads)
     if name == "opus":
         from babelclip.translate.opus import OpusEngine
 
-        return OpusEngine(models or {}, **settings)
+        return OpusEngine(models or {}, settings)
     from babelclip.translate.nllb import NllbEngine
 
-    return NllbEngine(models or {}, **settings)
+    return NllbEngine(models or {}, settings)
 
 
 def _check_settings(compute: str, device: str, beam_size: int, threads: int) -> None:

@@ -150,7 +150,9 @@ def targets(spec: str) -> list[str]:
 
 @functools.cache
 def _table() -> Mapping[str, Any]:
-    return tomllib.loads(files("babelclip.translate").joinpath("languages.toml").read_text(encoding="utf-8"))
+    text = files("babelclip.translate").joinpath("languages.toml").read_text(encoding="utf-8")
+    table: Mapping[str, Any] = tomllib.loads(text)
+    return table
 
 
 def _languages() -> Mapping[str, Any]:
