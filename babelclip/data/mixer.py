@@ -177,15 +177,15 @@ class Mixer:
         # Ascending within a group, which turns the reads of a cold disk into one sweep.
         order = np.lexsort((draw.row, draw.group))
         cuts = np.searchsorted(draw.group[order], np.arange(len(self.groups) + 1))
-        pieces: list[list[pa.LargeStringArray]] = [[] for _ in COLUMNS]
+        pieces = []
         for number in np.flatnonzero(np.diff(cuts)).tolist():
             group, rows = self.groups[number], draw.row[order[cuts[number] : cuts[number + 1]]]
-            for column, values in zip(pieces, self._sources[group.source].take(group.lang, rows), strict=True):
-                column.append(values)
+            pieces.append(self._sources[group.source].take(group.lang, rows))
+        values = pa.concat_arrays(pieces)  # of one row after the other
         back = np.empty(count, np.int64)
-        back[order] = np.arange(count)
-        places, groups = pa.array(back), pa.array(draw.group)
-        columns = [pa.concat_arrays(column).take(places) for column in pieces]
+        back[order] = np.arange(count) * len(COLUMNS)
+        groups = pa.array(draw.group)
+        columns = [values.take(pa.array(back + column)) for column in range(len(COLUMNS))]
         return pa.table([self._source_names.take(groups), *columns, self._langs.take(groups)], schema=SCHEMA)
 
     def draw(self, start: int, count: int) -> Draw:

@@ -1,12 +1,15 @@
 """Captions in an order that suits random reading: the rows of each language together, in memory or mapped from disk.
 
 Rows of Parquet are packed in groups of some thousand, so that one row costs what its group does: a few milliseconds.
-Here a row is two offsets and the bytes between, and a batch of any rows of 100 million costs as many small reads as it
-has rows, like the vectors of an `EmbeddingStore` that they meet. On disk:
+Here a row is a place in a file, and a batch of any rows of 100 million costs as many small reads as it has rows, like
+the vectors of an `EmbeddingStore` that they meet. On disk:
 
-    rows.json                               version, rows and SHA-256 per language, what it was made from
-    <lang>/id.bytes, id.offsets             UTF-8 one after the other; (n + 1,) int64, little-endian
-    <lang>/target.*, <lang>/text.*          `target` is the id of the vector: source_id, or id where that is empty
+    rows.json            version, rows, bytes and SHA-256 per language, what it was made from
+    <lang>/rows.bytes    id, target and text of each row one after the other, UTF-8; `target` is the id of the vector:
+                         source_id, or id where that is empty
+    <lang>/rows.offsets  (3 n + 1,) int64, little-endian: where each of these begins, and the end
+
+The three of a row lie side by side so that a row of a cold disk is two reads and not six.
 
 Entry points: `RowSource.from_captions`, `write_row_source`, `RowSource.open`.
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,8 +39,6 @@ _FORMAT, _VERSION = "babelclip-rows", 1
 # Rows of a language that wait in memory for a write: 200 languages of them are 250 MB.
 _AT_ONCE = 8192
 
-Columns = dict[str, pa.LargeStringArray]
-
 
 class RowSource:
     """The rows of one source by language. Made by `from_captions` and `open`.
@@ -47,22 +49,22 @@ class RowSource:
             whether they lie in memory or on disk.
     """
 
-    def __init__(self, columns: Mapping[str, Columns], fingerprint: str, folder: Path | None = None) -> None:
-        self._columns = {lang: columns[lang] for lang in sorted(columns)}
+    def __init__(self, values: Mapping[str, pa.LargeStringArray], fingerprint: str, folder: Path | None = None) -> None:
+        self._values = {lang: values[lang] for lang in sorted(values)}  # (3 n,): `COLUMNS` of row 0, of row 1, ...
         self._folder = folder
-        self.counts = {lang: len(columns["id"]) for lang, columns in self._columns.items()}
+        self.counts = {lang: len(array) // len(COLUMNS) for lang, array in self._values.items()}
         self.fingerprint = fingerprint
 
     @classmethod
     def from_captions(cls, captions: Captions) -> RowSource:
         """Returns captions in memory; it takes as much again as they do."""
-        columns = dict(_by_language(captions))
+        values = dict(_by_language(captions))
         digests = {}
-        for lang, arrays in columns.items():
-            writer = _Hashes()
-            writer.add(arrays)
-            digests[lang] = writer.digest()
-        return cls(columns, _joined(digests))
+        for lang, array in values.items():
+            hashes = _Hashes()
+            hashes.add(array)
+            digests[lang] = hashes.digest()
+        return cls(values, _joined(digests))
 
     @classmethod
     def open(cls, folder: Path | str) -> RowSource:
@@ -72,12 +74,9 @@ class RowSource:
             BabelclipError: the folder holds no such rows, or a file is missing or of another size.
         """
         folder = Path(folder)
-        content = _read_manifest(folder)
-        columns = {
-            lang: {name: _mapped(folder / lang / name, entry["rows"], entry["bytes"][name]) for name in COLUMNS}
-            for lang, entry in content["languages"].items()
-        }
-        return cls(columns, _joined({lang: entry["sha256"] for lang, entry in content["languages"].items()}), folder)
+        entries = _read_manifest(folder)["languages"]
+        values = {lang: _mapped(folder / lang, entry["rows"], entry["bytes"]) for lang, entry in entries.items()}
+        return cls(values, _joined({lang: entry["sha256"] for lang, entry in entries.items()}), folder)
 
     def __len__(self) -> int:
         return sum(self.counts.values())
@@ -86,16 +85,20 @@ class RowSource:
         # Into a worker goes the name of the folder, not what is mapped from it.
         if self._folder is not None:
             return RowSource.open, (self._folder,)
-        return RowSource, (self._columns, self.fingerprint)
+        return RowSource, (self._values, self.fingerprint)
 
-    def take(self, lang: str, rows: npt.NDArray[np.int64]) -> list[pa.LargeStringArray]:
-        """Returns `COLUMNS` of the rows `rows` (B,) of a language, counted from 0; ascending rows read fastest."""
-        places = pa.array(rows)
-        return [self._columns[lang][name].take(places) for name in COLUMNS]
+    def take(self, lang: str, rows: npt.NDArray[np.int64]) -> pa.LargeStringArray:
+        """Returns `COLUMNS` of rows (B,) of a language, counted from 0, side by side (3 B,).
+
+        Ascending rows read fastest.
+        """
+        places = rows[:, None] * len(COLUMNS) + np.arange(len(COLUMNS))
+        return self._values[lang].take(pa.array(places.reshape(-1)))
 
     def targets(self, lang: str, start: int, end: int) -> list[str]:
         """Returns the ids of the vectors of the rows from `start` to before `end`."""
-        values: list[str] = self._columns[lang]["target"][start:end].to_pylist()
+        places = np.arange(start, end) * len(COLUMNS) + COLUMNS.index("target")
+        values: list[str] = self._values[lang].take(pa.array(places)).to_pylist()
         return values
 
 
@@ -153,18 +156,15 @@ class _Hashes:
 
     def __init__(self) -> None:
         # Lengths beside bytes: without them "ab", "c" would be the same as "a", "bc".
-        self._lengths = {name: hashlib.sha256() for name in COLUMNS}
-        self._bytes = {name: hashlib.sha256() for name in COLUMNS}
+        self._lengths, self._bytes = hashlib.sha256(), hashlib.sha256()
 
-    def add(self, columns: Columns) -> None:
-        for name, array in columns.items():
-            offsets, data = _bytes_of(array)
-            self._lengths[name].update(np.diff(offsets).tobytes())
-            self._bytes[name].update(data)
+    def add(self, values: pa.LargeStringArray) -> None:
+        offsets, data = _bytes_of(values)
+        self._lengths.update(np.diff(offsets).astype("<i8").tobytes())
+        self._bytes.update(data)
 
     def digest(self) -> str:
-        parts = [part.hexdigest() for name in COLUMNS for part in (self._lengths[name], self._bytes[name])]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
+        return hashlib.sha256((self._lengths.hexdigest() + self._bytes.hexdigest()).encode()).hexdigest()
 
 
 class _Writer:
@@ -172,16 +172,16 @@ class _Writer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._waiting: dict[str, list[Columns]] = {}
-        self._rows: dict[str, int] = {}
-        self._bytes: dict[str, dict[str, int]] = {}
+        self._waiting: dict[str, list[pa.LargeStringArray]] = {}
+        self._rows: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
         self._hashes: dict[str, _Hashes] = {}
 
     def add(self, captions: Captions) -> None:
-        for lang, columns in _by_language(captions):
+        for lang, values in _by_language(captions):
             waiting = self._waiting.setdefault(lang, [])
-            waiting.append(columns)
-            if sum(len(part["id"]) for part in waiting) >= _AT_ONCE:
+            waiting.append(values)
+            if sum(map(len, waiting)) >= _AT_ONCE * len(COLUMNS):
                 self._flush(lang)
 
     def finish(self) -> dict[str, Any]:
@@ -194,52 +194,49 @@ class _Writer:
         }
 
     def _flush(self, lang: str) -> None:
-        parts = self._waiting.pop(lang)
-        columns: Columns = {name: pa.concat_arrays([part[name] for part in parts]) for name in COLUMNS}
-        if lang not in self._rows:
-            self._rows[lang], self._bytes[lang], self._hashes[lang] = 0, dict.fromkeys(COLUMNS, 0), _Hashes()
-            (self._folder / lang).mkdir()
-        self._hashes[lang].add(columns)
-        for name, array in columns.items():
-            offsets, data = _bytes_of(array)
-            before = self._bytes[lang][name]
-            # Opened for each write: 200 languages of six files are more than a process may keep open.
-            with (self._folder / lang / f"{name}.offsets").open("ab") as file:
-                file.write((offsets[1 if before else 0 :] + before).astype("<i8").tobytes())
-            with (self._folder / lang / f"{name}.bytes").open("ab") as file:
-                file.write(data)
-            self._bytes[lang][name] += len(data)
-        self._rows[lang] += len(columns["id"])
+        values = pa.concat_arrays(self._waiting.pop(lang))
+        folder, before = self._folder / lang, self._bytes[lang]
+        if lang not in self._hashes:
+            self._hashes[lang] = _Hashes()
+            folder.mkdir()
+        self._hashes[lang].add(values)
+        offsets, data = _bytes_of(values)
+        # Opened for each write: 600 languages have more files than a process may keep open.
+        with (folder / "rows.offsets").open("ab") as file:
+            file.write((offsets[1 if before else 0 :] + before).astype("<i8").tobytes())
+        with (folder / "rows.bytes").open("ab") as file:
+            file.write(data)
+        self._bytes[lang] += len(data)
+        self._rows[lang] += len(values) // len(COLUMNS)
 
 
-def _by_language(captions: Captions) -> list[tuple[str, Columns]]:
-    """Returns the rows of each language that occurs, as `COLUMNS` in one piece each."""
+def _by_language(captions: Captions) -> list[tuple[str, pa.LargeStringArray]]:
+    """Returns `COLUMNS` of the rows of each language that occurs, side by side (3 n,)."""
     table = captions.table
-    columns = {
-        "id": table["id"],
-        "target": pc.if_else(pc.is_valid(table["source_id"]), table["source_id"], table["id"]),
-        "text": table["text"],
-    }
-    table = pa.table({name: column.cast(pa.large_string()) for name, column in columns.items()})
-    langs = captions.table["lang"]
+    target = pc.if_else(pc.is_valid(table["source_id"]), table["source_id"], table["id"])
+    columns = dict(zip(COLUMNS, (table["id"], target, table["text"]), strict=True))
+    texts = pa.table({name: column.cast(pa.large_string()) for name, column in columns.items()})
     parts = []
-    for lang in sorted(pc.unique(langs).to_pylist()):
-        rows = table.filter(pc.equal(langs, lang))
-        parts.append((lang, {name: pa.concat_arrays(rows[name].chunks) for name in COLUMNS}))
+    for lang in sorted(pc.unique(table["lang"]).to_pylist()):
+        rows = texts.filter(pc.equal(table["lang"], lang))
+        joined = pa.concat_arrays([chunk for name in COLUMNS for chunk in rows[name].chunks])
+        places = np.arange(len(joined)).reshape(len(COLUMNS), -1).T.reshape(-1)
+        parts.append((lang, joined.take(pa.array(places))))
     return parts
 
 
-def _bytes_of(array: pa.LargeStringArray) -> tuple[npt.NDArray[np.int64], memoryview]:
+def _bytes_of(values: pa.LargeStringArray) -> tuple[npt.NDArray[np.int64], memoryview]:
     """Returns the offsets (n + 1,), from 0, and the UTF-8 bytes of all values."""
-    _, offsets, data = array.buffers()
-    found = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    _, offsets, data = values.buffers()
+    found = np.frombuffer(offsets, np.int64)[values.offset : values.offset + len(values) + 1]
     return found - found[0], memoryview(data)[int(found[0]) : int(found[-1])]
 
 
-def _mapped(file: Path, rows: int, size: int) -> pa.LargeStringArray:
-    """Returns the values of `<file>.offsets` and `<file>.bytes`, of which nothing is read yet."""
+def _mapped(folder: Path, rows: int, size: int) -> pa.LargeStringArray:
+    """Returns the values of a language, of which nothing is read yet."""
+    count = rows * len(COLUMNS)
     buffers = []
-    for path, expected in ((file.with_suffix(".offsets"), 8 * (rows + 1)), (file.with_suffix(".bytes"), size)):
+    for path, expected in ((folder / "rows.offsets", 8 * (count + 1)), (folder / "rows.bytes", size)):
         if not path.is_file() or path.stat().st_size != expected:
             there = f"has {path.stat().st_size} bytes" if path.is_file() else "is missing"
             raise BabelclipError(
@@ -252,7 +249,7 @@ def _mapped(file: Path, rows: int, size: int) -> pa.LargeStringArray:
             # Else each text of 100 bytes pulls 128 KiB from the disk.
             mapped.madvise(mmap.MADV_RANDOM)
         buffers.append(pa.py_buffer(mapped))
-    return pa.LargeStringArray.from_buffers(rows, buffers[0], buffers[1])
+    return pa.LargeStringArray.from_buffers(count, *buffers)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
