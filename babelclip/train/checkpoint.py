@@ -94,7 +94,8 @@ def save(
         write_json(out / "checkpoints" / "last.json", pointer)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise BabelclipError(
-            f"Checkpoint {folder} could not be written ({error}). {usable(out)} Free some space, then resume."
+            f"Checkpoint {folder} could not be written ({error}; {shutil.disk_usage(out).free / 1e6:,.0f} MB are free "
+            f"there). {usable(out)} Free some space, then resume."
         ) from error
     _prune(out)
     return folder

@@ -8,6 +8,7 @@ identity. Entry points: `connect`, `Processes`, `WholeBatchLoss`.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -116,7 +117,8 @@ class Processes:
             lost = isinstance(error, dist.DistError) or any(word in str(error).lower() for word in _LOST)
             if self.world == 1 or not lost:
                 raise
-            reason = str(error).splitlines()[0]
+            # Without the place in the backend's source, and its advice.
+            reason = re.sub(r"^\[[^]]*\]\s*", "", str(error).splitlines()[0]).partition(". ")[0]
             raise LostProcessError(
                 f"Process {self.rank} of {self.world} lost another process of this run ({reason}). {usable()} "
                 "Read why the other one ended in its own output, then start all of them again with --resume."

@@ -7,6 +7,7 @@ the same parameters as on one process, with a part of each here. After the run t
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -98,7 +99,10 @@ def _copied(model: nn.Module, parameters: Mapping[str, nn.Parameter], processes:
         for parameter in module.parameters(recurse=False)
     )
     devices = [processes.device] if processes.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=moving, gradient_as_bucket_view=True)
+    # Newer versions of PyTorch have the second name and warn of the first.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **{buffers: moving})
 
 
 def _is_sharded(module: nn.Module) -> bool:
