@@ -20,6 +20,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,9 @@ from babelclip.errors import BabelclipError
 
 # Enough for a training batch to be a small part, and for 200 languages to have some hundred rows each.
 ROWS = 65536
+# Rows that one thread takes from disk, and threads: a disk answers many small questions at once, 8 times as fast with
+# 16 as with one after the other. What is in memory already is slowed down little.
+_READ_AT_ONCE, _READERS = 1024, 16
 _NAME = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
     [("source", _NAME), *((name, pa.large_string()) for name in ("id", "source_id", "text")), ("lang", _NAME)]
@@ -177,11 +181,12 @@ class Mixer:
         # Ascending within a group, which turns the reads of a cold disk into one sweep.
         order = np.lexsort((draw.row, draw.group))
         cuts = np.searchsorted(draw.group[order], np.arange(len(self.groups) + 1))
-        pieces = []
+        jobs = []
         for number in np.flatnonzero(np.diff(cuts)).tolist():
             group, rows = self.groups[number], draw.row[order[cuts[number] : cuts[number + 1]]]
-            pieces.append(self._sources[group.source].take(group.lang, rows))
-        values = pa.concat_arrays(pieces)  # of one row after the other
+            source = self._sources[group.source]
+            jobs += [(source, group.lang, rows[at : at + _READ_AT_ONCE]) for at in range(0, len(rows), _READ_AT_ONCE)]
+        values = pa.concat_arrays(_taken(jobs))  # of one row after the other
         back = np.empty(count, np.int64)
         back[order] = np.arange(count) * len(COLUMNS)
         groups = pa.array(draw.group)
@@ -243,6 +248,13 @@ class Mixer:
                 asked,
                 share,
             )
+
+
+def _taken(jobs: list[tuple[RowSource, str, Ints]]) -> list[pa.LargeStringArray]:
+    if not any(source.is_mapped for source, _, _ in jobs):
+        return [source.take(lang, rows) for source, lang, rows in jobs]
+    with ThreadPoolExecutor(_READERS) as readers:
+        return list(readers.map(lambda job: job[0].take(job[1], job[2]), jobs))
 
 
 def _opened(sources: Sequence[Source]) -> dict[str, RowSource]:

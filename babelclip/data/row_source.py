@@ -81,6 +81,11 @@ class RowSource:
     def __len__(self) -> int:
         return sum(self.counts.values())
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the rows lie on disk."""
+        return self._folder is not None
+
     def __reduce__(self) -> tuple[Callable[..., RowSource], tuple[Any, ...]]:
         # Into a worker goes the name of the folder, not what is mapped from it.
         if self._folder is not None:
