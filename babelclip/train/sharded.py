@@ -101,8 +101,9 @@ def _copied(model: nn.Module, parameters: Mapping[str, nn.Parameter], processes:
     devices = [processes.device] if processes.device.type == "cuda" else None
     # Newer versions of PyTorch have the second name and warn of the first.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **{buffers: moving})
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    buffers: dict[str, Any] = {name: moving}
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **buffers)
 
 
 def _is_sharded(module: nn.Module) -> bool:
