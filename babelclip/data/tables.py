@@ -399,7 +399,9 @@ class ParquetErrors:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         # gzip's own error is an OSError as well.
-        if isinstance(error, (pa.ArrowException, OSError)) and not isinstance(error, gzip.BadGzipFile):
+        if isinstance(error, (pa.ArrowException, OSError, UnicodeDecodeError)) and not isinstance(
+            error, gzip.BadGzipFile
+        ):
             raise BabelclipError(
                 f"{self._path} is not a whole Parquet file ({error}): copy it or write it again."
             ) from error

@@ -34,6 +34,8 @@ def iter_arrow(path: Path, wanted: Collection[str], rows: int) -> Iterator[RawTa
         tables.check_columns(path, [schema.field(name) for name in columns])
         start = 0
         for batch in batches:
+            for name in columns:
+                _check_offsets(batch.column(name))
             for begin in range(0, batch.num_rows, rows):
                 part = batch.slice(begin, rows)
                 yield _table(path, names, {name.lower(): part.column(name) for name in columns}, part.num_rows, start)
@@ -43,11 +45,11 @@ def iter_arrow(path: Path, wanted: Collection[str], rows: int) -> Iterator[RawTa
             yield _table(path, names, {name.lower(): empty[name] for name in columns}, 0, 0)
 
 
-def schema_of(path: Path) -> pa.Schema:
-    """Returns the schema of an Arrow file; raises BabelclipError where it is damaged."""
+def column_types(path: Path) -> dict[str, pa.DataType]:
+    """Returns the columns of an Arrow file by name in lower case; raises BabelclipError where it is damaged."""
     tables.check_file(path)
     with _ArrowErrors(path), pa.memory_map(str(path)) as file:
-        return _batches(file)[0]
+        return {field.name.lower(): field.type for field in _batches(file)[0]}
 
 
 def count_arrow(path: Path) -> int | None:
@@ -57,6 +59,13 @@ def count_arrow(path: Path) -> int | None:
             return None
         reader = pa.ipc.open_file(file)
         return sum(int(reader.get_batch(number).num_rows) for number in range(reader.num_record_batches))
+
+
+def _check_offsets(values: pa.Array) -> None:
+    """Raises ArrowInvalid where damaged offsets lead out of the file: following them would end the process."""
+    plain = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(values.type)
+    # Seen as bytes, so that a text that is not UTF-8 costs its row alone.
+    (values if plain is None else values.view(plain)).validate(full=True)
 
 
 def _table(path: Path, names: list[str], columns: dict[str, Any], count: int, start: int) -> RawTable:
@@ -89,7 +98,8 @@ class _ArrowErrors:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (pa.ArrowException, OSError)):
+        # Damage within the schema comes out of Arrow as whatever it led to.
+        if isinstance(error, (pa.ArrowException, OSError, UnicodeDecodeError, SystemError)):
             raise BabelclipError(
                 f"{self._path} is not a whole Arrow file ({error}). Feather 2 and Arrow's file and stream formats are "
                 "read: copy it or write it again."

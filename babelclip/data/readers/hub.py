@@ -201,7 +201,7 @@ def _batches(data: Any, source: str, rows: int) -> Iterator[pa.Table]:
         data = data.select_columns(names)
     batches = data.with_format("arrow").iter(batch_size=rows)
     while True:
-        batch = _attempt(source.removeprefix("hub:"), lambda: next(batches, None))
+        batch = _attempt(_parsed(source.removeprefix("hub:"))[0], lambda: next(batches, None))
         if batch is None:
             return
         yield batch

@@ -90,14 +90,12 @@ def column_types(path: Path) -> dict[str, pa.DataType | None]:
     For JSONL these are the names of its first line.
     """
     if arrow_files.is_arrow(path):
-        schema = arrow_files.schema_of(path)
-    elif table_format(path) == ".parquet" and not path.name.lower().endswith(".gz"):
+        return dict(arrow_files.column_types(path))
+    if table_format(path) == ".parquet" and not path.name.lower().endswith(".gz"):
         tables.check_file(path)
         with tables.ParquetErrors(path):
-            schema = pq.read_schema(path)
-    else:
-        return {name.lower(): None for raw in _first(tables.iter_table(path, (), 1)) for name in raw.names}
-    return {field.name.lower(): field.type for field in schema}
+            return {field.name.lower(): field.type for field in pq.read_schema(path)}
+    return {name.lower(): None for raw in _first(tables.iter_table(path, (), 1)) for name in raw.names}
 
 
 def renumbered(files: Iterable[Iterator[RawTable]]) -> Iterator[RawTable]:

@@ -102,7 +102,7 @@ class _Units:
                 block = _SURROGATE.sub(_BROKEN, decode.decode(block, ended)).encode()
             try:
                 self._parser.Parse(block, ended)
-            except expat.ExpatError as error:
+            except (expat.ExpatError, LookupError, UnicodeError) as error:
                 raise self._malformed(str(error)) from error
             block = following
             if self._gathered >= rows:

@@ -12,6 +12,7 @@ is counted; with `strict` it is an error.
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import tarfile
@@ -95,8 +96,7 @@ def _samples(path: Path) -> Iterator[tuple[tuple[str, Sample], str | None]]:
     """Yields ((key, sample), problem) for the members of one key after the other; problem: the tar is damaged there."""
     key, sample, count = "", Sample(), 0
     try:
-        # Plain tars are read by seeking past the pictures, gzipped ones as a stream.
-        with tarfile.open(path, "r:" if path.name.lower().endswith(".tar") else "r|gz", tarinfo=_Member) as archive:
+        with _open(path) as file, tarfile.open(fileobj=file, mode=_mode(path), tarinfo=_Member) as archive:
             while (member := archive.next()) is not None:
                 count += 1
                 archive.members = []  # type: ignore[attr-defined]  # else every header ever read stays in memory
@@ -124,6 +124,15 @@ def _samples(path: Path) -> Iterator[tuple[tuple[str, Sample], str | None]]:
         # The sample that was being read may lack members, so it goes too.
         yield (key, {}), BROKEN_OFF
         _log.warning("%s breaks off after %d members (%s); what lies before is used.", path, count, error)
+
+
+def _open(path: Path) -> Any:
+    return path.open("rb") if path.name.lower().endswith(".tar") else gzip.open(path, "rb")
+
+
+def _mode(path: Path) -> Any:
+    """Plain tars are read by seeking past the pictures, gzipped ones as a stream."""
+    return "r:" if path.name.lower().endswith(".tar") else "r|"
 
 
 def _take(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str, sample: Sample) -> None:
