@@ -45,6 +45,12 @@ def embed(
     strict: bool = typer.Option(False, "--strict", help="Stop at the first row or picture that cannot be used."),
     devices: str = typer.Option("", "--devices", help="Several devices, for example cuda:0,cuda:1."),
     batch: int = typer.Option(0, "--batch", min=0, help="Most tokens, or pictures, of a batch; 0: by the device."),
+    shard_rows: int = typer.Option(
+        0,
+        "--shard-rows",
+        min=0,
+        help="Captions (16384) or pictures (4096) between two writes; slow models want fewer.",
+    ),
     workers: int = typer.Option(0, "--workers", min=0, help="Processes that decode pictures; 0: threads."),
     publish: Path | None = typer.Option(None, "--publish", help="Also write a folder fit for a data set hub here."),
     licence: str = typer.Option("", "--licence", help="Licence of the published data, for example cc-by-4.0."),
@@ -79,7 +85,7 @@ def embed(
     clip = babelclip.load(model, towers="image" if pictures else "text", device=names[0] if names else None)
     settings: dict[str, Any] = {"lang": default_lang or None, "only": lang.split(",") if lang else None}
     settings |= {"strict": strict, "target": target, "normalize": normalize, "dtype": dtype, "progress": True}
-    settings["devices"] = names
+    settings |= {"devices": names, "shard_rows": shard_rows or None}
     try:
         if pictures:
             settings |= {"root": image_root, "workers": workers, **({"batch_size": batch} if batch else {})}

@@ -12,6 +12,7 @@ Entry points: `embed_file`, `embed_captions`. Which vector: `embed_targets`; wha
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,15 +27,18 @@ from babelclip.data import embed_rows
 from babelclip.data.captions import Captions
 from babelclip.data.embed_rows import KnownTexts, Row, Sieve, refuse_twice
 from babelclip.data.embed_targets import check_float16, target_dim, text_vectors
-from babelclip.data.parts import ROWS
+from babelclip.data.parts import ROWS, positive
 from babelclip.data.readers.parts_folder import is_translation
 from babelclip.data.sources import count_captions, open_captions
 from babelclip.errors import BabelclipError
+from babelclip.files import read_json
 from babelclip.models.clip import Clip
 from babelclip.models.encoding import Device, replicas
 from babelclip.models.text import TextEncoder
 from babelclip.progress import Advance, progress_bar
 from babelclip.store import EmbeddingStore
+
+_log = logging.getLogger(__name__)
 
 LEFT_TO_SOURCE = "left to its source's vector"
 
@@ -82,6 +86,7 @@ def embed_file(
     dtype: str = "float16",
     token_budget: int | None = None,
     devices: Sequence[Device] | None = None,
+    shard_rows: int | None = None,
     progress: bool = False,
     report: Callable[[EmbedReport], None] | None = None,
 ) -> EmbeddingStore:
@@ -100,6 +105,7 @@ def embed_file(
         dtype: "float16" or "float32", as the vectors lie on disk.
         token_budget: most tokens of a padded batch.
         devices: several devices of this machine.
+        shard_rows: captions between two writes.
         progress: show a bar on stderr.
         report: is called once at the end.
 
@@ -119,6 +125,7 @@ def embed_file(
         dtype=dtype,
         token_budget=token_budget,
         devices=devices,
+        shard_rows=shard_rows,
         progress=progress,
         total=total,
         source=source_name(source),
@@ -136,6 +143,7 @@ def embed_captions(
     dtype: str = "float16",
     token_budget: int | None = None,
     devices: Sequence[Device] | None = None,
+    shard_rows: int | None = None,
     progress: bool = False,
     total: int | None = None,
     source: str = "",
@@ -155,6 +163,7 @@ def embed_captions(
         dtype: "float16" or "float32", as the vectors lie on disk.
         token_budget: see `Clip.encode_text`; so is `devices`. Another value changes vectors by rounding.
         devices: several devices of this machine; None means where the tower is.
+        shard_rows: captions between two writes, which an interruption can lose; None: 16,384. Slow models want fewer.
         progress: show a bar on stderr.
         total: rows of all parts with those left out, for the bar; None where it is not known.
         source: what the rows' origin is called in the column `source` and in errors.
@@ -190,7 +199,7 @@ def embed_captions(
             )
 
         sieve, there = Sieve(store, source, reads_language(tower)), len(store)
-        writer = _Writer(store, encode, source)
+        writer = _Writer(store, encode, source, positive(shard_rows or _SHARD))
         with progress_bar("Text vectors", total, shown=progress, unit="texts") as advance:
             for part in _read_ahead(parts):
                 lacking = sieve.lacking(part)
@@ -208,13 +217,21 @@ def embed_captions(
 def sources_of(source: Path | str) -> Path | str:
     """Returns `source`, or of a folder that `babelclip translate` wrote the folder with its source captions."""
     folder = Path(source)
-    return folder / "sources" if is_translation(folder) and (folder / "sources").is_dir() else source
+    if not is_translation(folder) or not (folder / "sources").is_dir():
+        return source
+    if read_json(folder / "manifest.json").get("sources", "told") is None:
+        _log.warning(
+            "%s does not have all its sources yet: embed it again once `babelclip translate` has read them.", source
+        )
+    return folder / "sources"
 
 
 def source_name(source: Path | str) -> str:
     """Returns what rows call the source they came from: the same wherever the file lies."""
-    name = Path(source).name if Path(source).exists() else str(source)
-    return name or str(source)
+    path = Path(source)
+    if not path.exists():
+        return str(source)
+    return f"{path.parent.name}/{path.name}" if path.name == "sources" else path.name or str(source)
 
 
 def reads_language(tower: TextEncoder) -> bool:
@@ -226,9 +243,9 @@ class _Writer:
     """Collects captions, and appends a shard of them as soon as it is full."""
 
     def __init__(
-        self, store: EmbeddingStore, encode: Callable[[list[str], list[str]], np.ndarray], source: str
+        self, store: EmbeddingStore, encode: Callable[[list[str], list[str]], np.ndarray], source: str, shard_rows: int
     ) -> None:
-        self._store, self._encode, self._source = store, encode, source
+        self._store, self._encode, self._source, self._shard_rows = store, encode, source, shard_rows
         self._known = KnownTexts(store)
         self._waiting: list[Row] = []
         self.encoded, self.lossy = 0, 0
@@ -236,9 +253,9 @@ class _Writer:
 
     def add(self, rows: list[Row], advance: Advance) -> None:
         self._waiting += rows
-        while len(self._waiting) >= _SHARD:
-            self._append(self._waiting[:_SHARD], advance)
-            del self._waiting[:_SHARD]
+        while len(self._waiting) >= self._shard_rows:
+            self._append(self._waiting[: self._shard_rows], advance)
+            del self._waiting[: self._shard_rows]
 
     def flush(self, advance: Advance) -> None:
         if self._waiting:

@@ -27,6 +27,7 @@ import numpy as np
 from babelclip.data import embed_rows
 from babelclip.data.embed_targets import body_layers, check_float16, target_dim
 from babelclip.data.images import picture_suffixes
+from babelclip.data.parts import positive
 from babelclip.data.sources import image_root, open_captions
 from babelclip.errors import BabelclipError, shown
 from babelclip.models.clip import Clip
@@ -81,6 +82,7 @@ def embed_pictures(
     batch_size: int = 32,
     workers: int = 0,
     devices: Sequence[Device] | None = None,
+    shard_rows: int | None = None,
     progress: bool = False,
     on_skip: Callable[[SkippedPicture], None] | None = None,
     report: Callable[[PicturesReport], None] | None = None,
@@ -102,6 +104,7 @@ def embed_pictures(
         batch_size: pictures a forward pass; another value changes vectors by rounding.
         workers: processes that decode; 0 does so in threads.
         devices: several devices of this machine; None means where the tower is.
+        shard_rows: pictures between two writes, which an interruption can lose; None: 4,096.
         progress: show a bar on stderr.
         on_skip: is called with each picture that cannot be read; its `position` is that within its block.
         report: is called once at the end with what was done.
@@ -153,6 +156,7 @@ def embed_pictures(
 
         there, base = len(store), Path(root) if root is not None else image_root(source)
         blocks = _Blocks(store, encode, base, Path(source).name or str(source), on_skip, advance)
+        blocks.size = positive(shard_rows or _BLOCK)
         for names in parts:
             blocks.take(names)
         blocks.finish()
@@ -219,6 +223,7 @@ class _Blocks:
         self.unreadable: set[str] = set()
         self.first_reason = ""
         self.lossy = 0
+        self.size = _BLOCK
         self.encode = EncodeReport(0, 0, 0.0, 0.0, 0.0)
 
     def took(self, report: EncodeReport) -> None:
@@ -240,8 +245,8 @@ class _Blocks:
         self._waiting.update(
             (name, row) for name, row, before in zip(usable, rows.tolist(), earlier.tolist(), strict=True) if not before
         )
-        while len(self._waiting) >= _BLOCK:
-            self._block(list(islice(self._waiting, _BLOCK)))
+        while len(self._waiting) >= self.size:
+            self._block(list(islice(self._waiting, self.size)))
 
     def finish(self) -> None:
         """Encodes the last block, which need not be full."""

@@ -129,6 +129,13 @@ def test_a_killed_process_goes_on_to_the_same_store(tmp_path):
     assert found["encoded"] <= found["captions"] + found["kills"] * found["lost_at_most"]
 
 
+def test_shards_are_as_large_as_asked_for(tmp_path):
+    captions = make_captions(40)
+    assert shard_rows(embed_captions(make_clip(), captions, tmp_path / "s", shard_rows=25)) == [25, 15]
+    with pytest.raises(BabelclipError, match="give 1 or more"):
+        embed_captions(make_clip(), captions, tmp_path / "t", shard_rows=-1)
+
+
 # -- the bar ---------------------------------------------------------------------------------------------------------
 
 

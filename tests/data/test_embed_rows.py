@@ -137,16 +137,17 @@ def test_sources_only_leaves_translations_to_their_sources_and_counts_them(tmp_p
         embed_file(make_clip(), tmp_path / "sv.jsonl", tmp_path / "t", sources_only=True)
 
 
-def test_of_a_translate_folder_the_sources_are_embedded(tmp_path):
+def test_of_a_translate_folder_the_sources_are_embedded(tmp_path, caplog):
     folder = tmp_path / "translated"
     (folder / "translations" / "sv").mkdir(parents=True)
     (folder / "sources").mkdir()
-    (folder / "manifest.json").write_text("{}")
+    (folder / "manifest.json").write_text('{"sources": null}')
     write_captions(Captions.from_columns(text=["dog"], lang="en", id=["1"]), folder / "sources" / "00000.parquet")
     write_captions(
         Captions.from_columns(text=["hund"], lang="sv", id=["1-sv"], source_id=["1"]),
         folder / "translations" / "sv" / "00000.parquet",
     )
     store = embed_file(make_clip(), folder, tmp_path / "s")
+    assert "translated does not have all its sources yet" in caplog.text
     assert store.ids == ["1"]
-    assert store.rows["source"].to_pylist() == ["sources"]
+    assert store.rows["source"].to_pylist() == ["translated/sources"]
