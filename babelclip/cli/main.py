@@ -8,7 +8,7 @@ import sys
 import typer
 
 from babelclip import __version__
-from babelclip.cli import demo, embed, evaluate, export, models, search, starter, store, train, trim
+from babelclip.cli import demo, embed, evaluate, export, models, search, starter, store, train, translate, trim
 from babelclip.errors import BabelclipError, MissingExtraError
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ for verb in (
     train.train,
     evaluate.evaluate,
     export.export,
+    translate.translate,
     trim.trim,
 ):
     app.command()(verb)

@@ -137,9 +137,9 @@ def make_filters(
 class Sieve:
     """Finds what to reject; loads what its filters need at the first use."""
 
-    def __init__(self, filters: Filters, device: str = "cpu") -> None:
-        """Takes the filters, and where the model of `similarity` runs."""
-        self._filters, self._device = filters, device
+    def __init__(self, filters: Filters, source: str = "en", device: str = "cpu") -> None:
+        """Takes the filters, the language of the captions, and where the model of `similarity` runs."""
+        self._filters, self._source, self._device = filters, source, None if device == "auto" else device
         self._language_id: LanguageId | None = None
         self._clip: Clip | None = None
 
@@ -161,7 +161,7 @@ class Sieve:
         for name, check in (
             ("language", lambda pairs: self._languages(pairs, lang)),
             ("round-trip", lambda pairs: self._round_trips(pairs, back)),
-            ("similarity", self._similarities),
+            ("similarity", lambda pairs: self._similarities(pairs, lang)),
         ):
             rows = [row for row, reason in enumerate(found) if reason is None] if name in self._filters.names else []
             if rows:
@@ -184,13 +184,14 @@ class Sieve:
         values = [overlap(source, text) for (source, _text), text in zip(pairs, returned, strict=True)]
         return [round(value, 4) if value < self._filters.round_trip else None for value in values]
 
-    def _similarities(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
+    def _similarities(self, pairs: Sequence[tuple[str, str]], lang: str) -> list[float | None]:
         import babelclip
 
         if self._clip is None:
             self._clip = babelclip.load(self._filters.teacher, towers="text", dtype="float32", device=self._device)
         sources, texts = zip(*pairs, strict=True)
-        cosines = np.einsum("nd,nd->n", self._clip.encode_text(sources), self._clip.encode_text(texts))
+        features = [self._clip.encode_text(part, lang=code) for part, code in ((sources, self._source), (texts, lang))]
+        cosines = np.einsum("nd,nd->n", *features)
         return [round(float(value), 4) if value < self._filters.similarity else None for value in cosines]
 
 

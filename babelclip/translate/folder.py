@@ -3,7 +3,7 @@
     manifest.json                   what was asked for; the source; once all is done, every shard with its SHA-256
     sources/00000.parquet           the captions in blocks, as they were read: a resumed run does not need the input
     translations/sv/00000.parquet   what was kept of a block: id "<source id>-sv", source_id, lang, image, label
-    rejected/sv/00000.jsonl         what was not, with reason and value; no file where nothing was rejected
+    rejected/sv/00000.jsonl         what was not, with reason and value; neither file is there without a row
     shards/sv/00000.json            counts, sizes and SHA-256 of the two: written last, so a shard with it is finished
     report.json, report.md          counts by language and reason, models, samples
     timings.jsonl                   one line for each shard when it is finished: what differs from run to run
@@ -49,7 +49,7 @@ class Shard:
         distinct: different texts that were translated.
         engine: name of the engine; "" for untranslated copies.
         model: what the engine says it translated with.
-        files: size in bytes and SHA-256 of `translations` and, where there is one, `rejected`.
+        files: size in bytes and SHA-256 of `translations` and `rejected`, of those that have a row.
         samples: a few kept and, for each reason, rejected pairs of texts.
     """
 
@@ -119,9 +119,12 @@ def describe_files(out: Path, lang: str, block: int) -> dict[str, dict[str, Any]
 
 
 def add_timing(out: Path, timing: Mapping[str, Any]) -> None:
-    """Appends one line to the timings."""
-    with (out / TIMINGS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(timing) + "\n")
+    """Appends one line to the timings, on a line of its own where a kill cut the last one off."""
+    with (out / TIMINGS).open("ab+") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        begun = file.read() not in (b"", b"\n")
+        file.write((b"\n" if begun else b"") + json.dumps(timing).encode() + b"\n")
 
 
 def read_timings(out: Path) -> list[dict[str, Any]]:

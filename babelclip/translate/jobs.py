@@ -55,7 +55,7 @@ class Work:
         rows: captions in a block.
         engines: the choice for each language.
         filters: what a translation must pass.
-        batch_size: texts that an engine is given at once.
+        batch_size: texts that an engine is given at once; None for what it likes best.
     """
 
     out: Path
@@ -63,7 +63,7 @@ class Work:
     rows: int
     engines: Mapping[str, EngineChoice]
     filters: Filters
-    batch_size: int
+    batch_size: int | None
 
 
 class Jobs:
@@ -71,7 +71,7 @@ class Jobs:
 
     def __init__(self, work: Work, device: str = "cpu", threads: int = 0) -> None:
         self._work, self._device, self._threads = work, device, threads
-        self._sieve = Sieve(work.filters, device)
+        self._sieve = Sieve(work.filters, work.plan.source, device)
         self._open: tuple[EngineChoice, Engine] | None = None
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class Jobs:
             distinct,
             source,
             job.lang,
-            self._work.batch_size,
+            self._work.batch_size or engine.batch_size,
             lambda done: advance(sum(counts[t] for t in done)),
         )
         verdicts = dict(
@@ -129,9 +129,9 @@ class Jobs:
         return self._write(job, table, translated, rejections, len(distinct), engine.name, model)
 
     def _back(self, engine: Engine, texts: Sequence[str], lang: str) -> list[str]:
-        found = translate_texts(
-            engine, list(dict.fromkeys(texts)), lang, self._work.plan.source, self._work.batch_size, lambda done: None
-        )
+        """Returns texts in `lang` translated into the language of the captions."""
+        distinct, size = list(dict.fromkeys(texts)), self._work.batch_size or engine.batch_size
+        found = translate_texts(engine, distinct, lang, self._work.plan.source, size, lambda done: None)
         return [found[text] for text in texts]
 
     def _rows(self, job: Job) -> pa.Table:
@@ -159,8 +159,11 @@ class Jobs:
         """Writes what was kept, what was not, and last the record."""
         out = self._work.out
         kept = [row for row, rejection in enumerate(rejections) if rejection is None]
-        captions = translated(table, texts, job.lang).take(pa.array(kept, pa.int64()))
-        write_captions(Captions(captions), folder.translations_file(out, job.lang, job.block))
+        path = folder.translations_file(out, job.lang, job.block)
+        if kept:
+            write_captions(Captions(translated(table, texts, job.lang).take(pa.array(kept, pa.int64()))), path)
+        else:
+            path.unlink(missing_ok=True)
         left_out = [(row, one) for row, one in enumerate(rejections) if one is not None]
         lines = [_line(table.slice(row, 1).to_pylist()[0], texts[row], job.lang, one) for row, one in left_out]
         path = folder.rejected_file(out, job.lang, job.block)

@@ -37,8 +37,6 @@ from babelclip.translate.workers import run_jobs
 
 # Captions in a block. With one language that is what a kill can lose; with 48, some 300 captions a shard.
 ROWS = 16384
-# Texts that an engine is given at once.
-BATCH = 64
 
 NO_ENGLISH = (
     "keep_english is 0: a student that never sees English with its English target loses it (AltCLIP: 15.5 instead of "
@@ -63,7 +61,7 @@ def translate_captions(
     lang: str | None = None,
     strict: bool = False,
     rows: int = ROWS,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     devices: Sequence[str] = ("cpu",),
     progress: bool = False,
     say: Callable[[str], object] | None = None,
@@ -85,7 +83,8 @@ def translate_captions(
         lang: language of the rows that name none; None for `source_lang`.
         strict: whether the first row that cannot be used is an error.
         rows: captions in a block.
-        batch_size: texts that an engine is given at once; neural results depend on it in the last bits.
+        batch_size: texts that an engine is given at once, which neural results depend on in the last bits; None for
+            what each engine likes best.
         devices: one worker process for each, for example `("cuda:0", "cuda:1")` or `("cpu",) * 4`. With several, a
             script of one's own needs `if __name__ == "__main__":`.
         progress: show bars on stderr.
@@ -99,7 +98,7 @@ def translate_captions(
     """
     out = Path(out)
     made = make_plan(to, plan, weights=weights, keep_english=keep_english, seed=seed, source=source_lang)
-    if rows < 1 or batch_size < 1 or not devices:
+    if rows < 1 or (batch_size is not None and batch_size < 1) or not devices:
         raise BabelclipError(
             f"rows={rows}, batch_size={batch_size} and {len(devices)} devices: each must be at least 1. Leave them out "
             "for good values."
@@ -276,8 +275,9 @@ def _finish(work: Work, manifest: dict[str, Any]) -> TranslationReport:
         shards = _finished(work, lang, counts)
         found[lang] = language_report(shards[block] for block in sorted(shards))
         listed[lang] = [
-            {"block": block, "rows": shards[block].kept, **shards[block].files["translations"]}
-            for block in sorted(shards)
+            {"block": block, "rows": shard.kept, **shard.files["translations"]}
+            for block, shard in sorted(shards.items())
+            if shard.kept
         ]
     sources = manifest["sources"]
     report = TranslationReport(

@@ -17,6 +17,7 @@ class FakeEngine:
     """Puts the language before each word; notes what it is asked for in the file that FAKE_LOG names."""
 
     name = "fake"
+    batch_size = 50
 
     def __init__(self, pause=0.0, model="fake-1"):
         self.batches, self.closed, self._pause, self._model = [], 0, pause, model

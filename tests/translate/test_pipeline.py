@@ -377,6 +377,17 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path):
         run(tmp_path / "c.jsonl", tmp_path / "strict", strict=True)
 
 
+def test_a_shard_of_which_nothing_is_kept_has_no_file_and_is_finished(tmp_path, monkeypatch):
+    rows = [{"id": str(n), "text": "none of it" if n < 30 else "A dog", "lang": "en"} for n in range(40)]
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    given = {"to": ["sv"], "plan": "all", "keep_english": 0}
+    run(tmp_path / "c.jsonl", tmp_path / "out", **given)
+    assert [path.name for path in (tmp_path / "out" / "translations" / "sv").iterdir()] == ["00001.parquet"]
+    assert read_all(tmp_path / "out").ids == [f"{n}-sv" for n in range(30, 40)]
+    monkeypatch.setattr(fake.FakeEngine, "translate", lambda *given: pytest.fail("translated again"))
+    assert run(tmp_path / "c.jsonl", tmp_path / "out", **given).languages["sv"].rejected == {"empty": 30}
+
+
 def test_more_languages_than_captions_leaves_some_without(tmp_path):
     report = run(make_source(tmp_path, 2), tmp_path / "out", to=["sv", "de", "fr", "fi"], keep_english=0)
     assert sum(one.planned for one in report.languages.values()) == 2

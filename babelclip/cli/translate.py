@@ -1,0 +1,173 @@
+"""`babelclip translate`: captions into other languages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from babelclip.translate.report import TranslationReport
+
+
+def translate(
+    captions: str = typer.Argument(..., help="Captions in English: a file, a folder, or words such as moses:train.en."),
+    to: str = typer.Option(..., "--to", help="Languages with commas between them, or 48 for those of M-CLIP 2022."),
+    out: Path = typer.Option(..., "--out", help="Folder of the translation; an unfinished one is completed."),
+    engine: str = typer.Option(
+        "", "--engine", help="opus, nllb, apertium or dictionary; without it, the best model known for each language."
+    ),
+    choose: list[str] = typer.Option(
+        [], "--choose", metavar="LANG=ENGINE[:MODEL]", help="Another engine or model for one language. May be repeated."
+    ),
+    plan: str = typer.Option(
+        "split", "--plan", help="split: each caption into one language, equal sizes; all: into each; weights."
+    ),
+    weight: list[str] = typer.Option(
+        [],
+        "--weight",
+        metavar="LANG=NUMBER",
+        help="For --plan weights; languages without one weigh 1. May be repeated.",
+    ),
+    keep_english: float = typer.Option(
+        0.1, "--keep-english", help="Share of the rows that stay English: without them a student loses its English."
+    ),
+    seed: int = typer.Option(0, "--seed", help="Of which caption goes into which language."),
+    filters: list[str] = typer.Option(
+        [], "--filter", metavar="NAME", help="Filter to add: language (extra langid). May be repeated."
+    ),
+    no_filters: list[str] = typer.Option(
+        [],
+        "--no-filter",
+        metavar="NAME",
+        help="Filter to leave out: empty, copy, length, script, repetition, or all. May be repeated.",
+    ),
+    round_trip: float | None = typer.Option(
+        None,
+        "--round-trip",
+        help="Reject what shares less than this (chrF, 0 to 1; 0.3 is usual) with the source, translated back.",
+    ),
+    min_similarity: float | None = typer.Option(
+        None, "--min-similarity", help="Reject vectors with a lower cosine to the source's, by --teacher."
+    ),
+    teacher: str = typer.Option("", "--teacher", help="Folder or name of the multilingual model for --min-similarity."),
+    workers: int = typer.Option(1, "--workers", min=1, help="Processes on the processor, or on each of --devices."),
+    devices: str = typer.Option("cpu", "--devices", help="cpu, or GPUs with commas between them: cuda:0,cuda:1."),
+    compute: str = typer.Option("int8", "--compute", help="Number format of neural models: int8, bfloat16, float32 …"),
+    beam_size: int = typer.Option(4, "--beam-size", min=1, help="Of neural models; 1 is fastest."),
+    batch: int = typer.Option(0, "--batch", min=0, help="Texts given to an engine at once; 0: as it likes best."),
+    rows: int = typer.Option(16384, "--rows", min=1, help="Captions in a block: what a kill can lose, at most."),
+    dictionary: str = typer.Option("", "--dictionary", help="For --engine dictionary: captions with translations."),
+    source_lang: str = typer.Option("en", "--from", help="Language of the captions; rows in others are left out."),
+    lang: str = typer.Option("", "--lang", help="Language of the rows that name none; --from if not given."),
+    strict: bool = typer.Option(False, "--strict", help="Stop at the first row that cannot be used."),
+) -> None:
+    """Translate captions into a training set: planned, filtered, counted.
+
+    Stopped at any moment, by Ctrl-C or otherwise, the same command goes on and ends with the same bytes. In the folder
+    lie the translations, the captions they come from, what was rejected and why, and a report.
+
+    \b
+    Examples:
+      babelclip translate captions.jsonl --to sv,de --engine opus --out translated/
+      babelclip translate captions.parquet --to 48 --out translated/ --devices cuda:0,cuda:1
+      babelclip translate train.en.gz --to es,ca,gl --engine apertium --plan all --out translated/ --workers 2
+      babelclip translate captions.jsonl --to sv,fi --plan weights --weight sv=2 --choose fi=nllb --out translated/
+    """
+    from babelclip import languages
+    from babelclip.translate import table
+    from babelclip.translate.choices import engine_choices
+    from babelclip.translate.filters import make_filters
+    from babelclip.translate.pipeline import kept_so_far, translate_captions
+
+    targets = table.targets(to)
+    choices = engine_choices(
+        [code for code in targets if code != languages.normalize(source_lang)],
+        engine,
+        _pairs(choose, "--choose", "sv=opus:Helsinki-NLP/opus-mt-en-sv"),
+        compute=compute,
+        beam_size=beam_size,
+        dictionary=dictionary,
+    )
+    chosen = make_filters(on=filters, off=no_filters, round_trip=round_trip, similarity=min_similarity, teacher=teacher)
+    try:
+        report = translate_captions(
+            captions,
+            out,
+            to=targets,
+            engine=choices,
+            plan=plan,
+            weights=_weights(weight),
+            keep_english=keep_english,
+            seed=seed,
+            filters=chosen,
+            source_lang=source_lang,
+            lang=lang or None,
+            strict=strict,
+            rows=rows,
+            batch_size=batch or None,
+            devices=_devices(devices, workers),
+            progress=True,
+            say=lambda line: typer.echo(line, err=True),
+        )
+    except KeyboardInterrupt:
+        shards, kept = kept_so_far(out)
+        typer.echo(f"{out} keeps {kept:,} captions in {shards:,} finished shards.", err=True)
+        raise
+    _show(report)
+
+
+def _show(report: TranslationReport) -> None:
+    planned = sum(one.planned for one in report.languages.values())
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.rejected.items()))
+    skipped = ", ".join(f"{count:,} {reason}" for reason, count in report.skipped.items())
+    typer.echo(
+        f"{report.out}: {report.kept:,} of {planned:,} rows kept, from {report.captions:,} captions"
+        + (f" (left out: {skipped})" if skipped else "")
+    )
+    typer.echo(f"rejected: {reasons or 'none'}; see {report.out / 'report.md'} and {report.out / 'rejected'}")
+    typer.echo(f"next: babelclip embed {report.out} --model TEACHER --out TARGETS")
+
+
+def _devices(given: str, workers: int) -> list[str]:
+    from babelclip.errors import BabelclipError
+
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    if not names:
+        raise BabelclipError(f"--devices {given!r} names no device. Give cpu, or GPUs such as cuda:0,cuda:1.")
+    return names * workers
+
+
+def _pairs(given: Sequence[str], option: str, example: str) -> dict[str, str]:
+    """Returns name -> value of repeated NAME=VALUE."""
+    from babelclip.errors import BabelclipError
+
+    pairs: dict[str, str] = {}
+    for words in given:
+        name, equals, value = words.partition("=")
+        if not (name and equals and value):
+            raise BabelclipError(
+                f"{option} {words} is not of the form LANG=VALUE. Write {option} {example}, for example."
+            )
+        if name in pairs:
+            raise BabelclipError(
+                f"{option} was given twice for {name}: {pairs[name]} and {value}. One holds for a language: drop one."
+            )
+        pairs[name] = value
+    return pairs
+
+
+def _weights(given: Sequence[str]) -> dict[str, float]:
+    from babelclip.errors import BabelclipError
+
+    weights = {}
+    for code, value in _pairs(given, "--weight", "sv=2").items():
+        try:
+            weights[code] = float(value)
+        except ValueError as error:
+            raise BabelclipError(
+                f"--weight {code}={value}: {value!r} is no number. A weight is a number above 0: --weight {code}=2."
+            ) from error
+    return weights
