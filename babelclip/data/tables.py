@@ -184,7 +184,7 @@ def with_skipped(table: RawTable, origin: RawTable) -> RawTable:
 
 def is_utf8(text: str) -> bool:
     """Returns whether `text` came from valid UTF-8."""
-    return _SURROGATE.search(text) is None
+    return text.isascii() or _SURROGATE.search(text) is None
 
 
 class RowCollector:

@@ -79,6 +79,7 @@ class _Units:
         self._length = 0
         self._codes = 0  # how deep within markup codes
         self._problem: str | None = None
+        self._known: dict[str, str] = {}
 
     def read(self, file: Any, rows: int) -> Iterator[RawTable]:
         """Yields tables from an open file."""
@@ -167,9 +168,9 @@ class _Units:
 
     def _add_unit(self) -> None:
         """Takes the rows of the unit that ends here."""
-        texts = [(_canonical(lang), text, problem) for lang, text, problem in self._texts]
+        texts = [(self._canonical(lang), text, problem) for lang, text, problem in self._texts]
         codes = [lang for lang, _, _ in texts]
-        source = _canonical(self._source)
+        source = self._canonical(self._source)
         if source.lower() == "*all*":
             source = "en" if "en" in codes else codes[0] if codes else ""
         original = next((row for row in texts if row[0] == source or row[0].startswith(f"{source}-")), None)
@@ -192,19 +193,20 @@ class _Units:
         self._gathered += 1
         self._collector.add(self._line, self._unit, values, problem)
 
+    def _canonical(self, code: str) -> str:
+        """Returns the BCP-47 code, or `code` itself where it is not known: the row is counted as such later."""
+        if code not in self._known:
+            try:
+                self._known[code] = languages.normalize(code)
+            except languages.UnknownLanguageError:
+                self._known[code] = code
+        return self._known[code]
+
     def _malformed(self, what: str) -> BabelclipError:
         return BabelclipError(
             f"{self._path} cannot be read as TMX: {what}. TMX is well-formed XML that begins with <tmx> and is read up "
             "to its end tag: take the file again from where it came from, or mend that place."
         )
-
-
-def _canonical(code: str) -> str:
-    """Returns the BCP-47 code, or `code` itself where it is not known: the row is counted as such later."""
-    try:
-        return languages.normalize(code)
-    except languages.UnknownLanguageError:
-        return code
 
 
 def _encoding(first: bytes) -> str | None:

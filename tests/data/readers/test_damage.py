@@ -40,7 +40,7 @@ def test_damage_is_counted_or_named(tmp_path, name):
     chance = random.Random(name)
     content = source(tmp_path / name).read_bytes()
     outcomes, messages = [], []
-    for _ in range(60):
+    for _ in range(30):
         (tmp_path / name).write_bytes(damaged(content, chance))
         try:
             outcomes.append(sum(len(part) for part in open_captions(tmp_path / name, lang="en", rows=3)))
