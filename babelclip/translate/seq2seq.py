@@ -105,6 +105,7 @@ class TransformersModel:
                     do_sample=False,
                     max_new_tokens=max_length,
                     forced_bos_token_id=prefix,
+                    forced_eos_token_id=None,  # of the checkpoint: it would cost the last token of a cut hypothesis
                 )
             skipped = 1 if prefix is None else 2  # the decoder's start, and the prefix
             for row, ids in zip(rows, generated[:, skipped:].tolist(), strict=True):

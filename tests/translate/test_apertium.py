@@ -25,8 +25,8 @@ SAMPLE = [
 HOSTILE = [
     "", "   ", "\t", "[", "]", "[]", "[[", "]]", "^", "$", "^dog$", "^dog/perro<n>$", "\\", "\\\\", "/", "@", "@dog",
     "<b>bold</b>", "{x} {{y}}", "*dog", "#dog", "~", "a ~ b ~5", "+ + =", "[17]", "dog [0] dog", "\\[3\\]", ".[2]",
-    "[<STREAMCMD:FLUSH>]", "[[t:b:abc]]dog[[/]]", "two\nlines", "\n\n", "a dog\r\nand a cat\n", "a\0b", "\0", ".", "...",
-    "?", "!", "Don't!", "x" * 5000, "a dog " * 300, "😀", "a dog 🐕 and 👨‍👩‍👧 ok", "中文", "עברית",
+    "[<STREAMCMD:FLUSH>]", "[[t:b:abc]]dog[[/]]", "two\nlines", "\n\n", "a dog\r\nand a cat\n", "a\0b", "\0", ".",
+    "...", "?", "!", "Don't!", "x" * 5000, "a dog " * 300, "😀", "a dog 🐕 and 👨‍👩‍👧 ok", "中文", "עברית",
     "e\u0301\u200b\u2028x", "\ud800",
     "\x01\x02", "https://example.org/a?b=c&d#e", "Mr. Smith's \"dog\" isn't 1,000.50 $ (or 20 %) — here; no: there",
 ]  # fmt: skip

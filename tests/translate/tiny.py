@@ -11,13 +11,15 @@ import torch
 import transformers
 
 TEXTS = [
-    f"a {colour} {shape} on the {size} table with {count} dogs."
-    for colour in ("red", "green", "blue")
-    for shape in ("circle", "square", "star")
-    for size in ("big", "small")
-    for count in ("two", "three")
+    f"a {colour} {shape} and {count} dogs."
+    for colour, shape, count in zip(
+        ("red", "green", "blue", "red", "green", "blue", "red", "green"),
+        ("circle", "square", "star", "star", "circle", "square", "square", "star"),
+        ("two", "three", "two", "three", "six", "two", "six", "two"),
+        strict=True,
+    )
 ]
-POSITIONS = 128
+POSITIONS = 80
 
 
 def train_sentencepiece(path: Path) -> list[str]:
@@ -32,13 +34,13 @@ def train_sentencepiece(path: Path) -> list[str]:
     return [pieces.id_to_piece(place) for place in range(1, pieces.get_piece_size())]
 
 
-def randomize(model: torch.nn.Module, seed: int) -> None:
+def randomize(model: torch.nn.Module, seed: int, spread: float) -> None:
     """Large weights, so that every token of the source decides; padding stays zero, as in trained models."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weights in model.named_parameters():
-            if "embed_positions" not in name:
-                weights.add_(torch.randn(weights.shape, generator=generator) * (0.3 if weights.dim() > 1 else 0.05))
+            if "embed_positions" not in name and weights.dim() > 1:
+                weights.copy_(torch.randn(weights.shape, generator=generator) * (0.1 if "shared" in name else spread))
         for module in model.modules():
             if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
                 module.weight[module.padding_idx] = 0
@@ -62,7 +64,7 @@ def make_marian(folder: Path, tags: tuple[str, ...] = ("deu", "swe"), *, seed: i
         activation_function="swish",
     )  # fmt: skip
     model = transformers.MarianMTModel(config)
-    randomize(model, seed)
+    randomize(model, seed, 1.0)
     model.save_pretrained(folder)
     if binary:
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
@@ -86,6 +88,6 @@ def make_many_language_model(folder: Path, tokens: tuple[str, ...], *, seed: int
         pad_token_id=1, bos_token_id=0, eos_token_id=2, decoder_start_token_id=2,
     )  # fmt: skip
     model = transformers.M2M100ForConditionalGeneration(config)
-    randomize(model, seed)
+    randomize(model, seed, 0.5)
     model.save_pretrained(folder)
     return folder
