@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from babelclip import __version__
 from babelclip.data.captions import Captions
 from babelclip.data.data_card import CardFacts, data_card
-from babelclip.data.publish_files import Ints, ParquetFiles, vectors_of
+from babelclip.data.publish_files import Ints, ParquetFiles, vectors_in
 from babelclip.data.sources import open_captions
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path, read_json, sha256, sync, write_json
@@ -168,11 +168,11 @@ def import_published(folder: Path | str, path: Path | str, *, progress: bool = F
             end = start + entry["rows"]
             _check_file(folder / name, entry)
             file = pq.ParquetFile(folder / name)
-            if end <= there and store.ids_between(start, end) == file.read(columns=["id"])["id"].to_pylist():
+            ids = file.read(columns=["id"])["id"].to_pylist()
+            if end <= there and store.ids_between(start, end) == ids:
                 advance(entry["rows"], 0)
             elif start == len(store):
-                table = file.read(columns=["id", "embedding"])
-                store.append(table["id"].to_pylist(), vectors_of(table["embedding"], store.dim))
+                store.append(ids, vectors_in(file, store.dim, store.dtype))
                 advance(entry["rows"])
             else:
                 raise BabelclipError(

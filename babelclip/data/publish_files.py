@@ -100,18 +100,8 @@ class ParquetFiles:
             self._entries.append(found)
             return 0
         langs = Counter(table["lang"].to_pylist()) if "lang" in table.column_names else Counter()
-        content = table
-        if self._vectors is not None:
-            content = table.append_column("embedding", _embeddings(self._vectors, places))
         with atomic_path(self._file(number)) as temporary:
-            pq.write_table(
-                content,
-                temporary,
-                row_group_size=_ROW_GROUP,
-                # Vectors do not shrink.
-                compression={name: "zstd" for name in table.column_names},
-                use_dictionary=["lang"] if langs else False,
-            )
+            self._write_file(temporary, table, places)
         entry = {
             "rows": table.num_rows,
             "bytes": self._file(number).stat().st_size,
@@ -122,6 +112,25 @@ class ParquetFiles:
         write_json(self._notes / f"{number:05d}.json", entry)
         self._entries.append(entry)
         return int(table.num_rows)
+
+    def _write_file(self, path: Path, table: pa.Table, places: Ints) -> None:
+        schema = table.schema
+        if self._vectors is not None:
+            kind = pa.list_(pa.from_numpy_dtype(np.dtype(self._vectors.dtype)), self._vectors.dim)
+            schema = schema.append(pa.field("embedding", kind))
+        options = {
+            # Vectors do not shrink, and to find their least and largest number costs as much as to write them.
+            "compression": {name: "zstd" for name in table.column_names},
+            "write_statistics": table.column_names,
+            "use_dictionary": ["lang"] if "lang" in table.column_names else False,
+        }
+        with pq.ParquetWriter(path, schema, **options) as writer:
+            for start in range(0, table.num_rows, _ROW_GROUP):
+                part = table.slice(start, _ROW_GROUP)
+                if self._vectors is not None:
+                    vectors = _embeddings(self._vectors, places[start : start + _ROW_GROUP])
+                    part = part.append_column(schema.field("embedding"), vectors)
+                writer.write_table(part, row_group_size=_ROW_GROUP)
 
     def _found(self, number: int, digest: str) -> dict[str, Any] | None:
         """Returns the entry of a file that holds these rows already; None where it is to be written."""
@@ -137,9 +146,15 @@ class ParquetFiles:
         return entry if same else None
 
 
-def vectors_of(column: pa.ChunkedArray, dim: int) -> npt.NDArray[np.floating[Any]]:
-    """Returns a column of fixed-size lists as (N, D) in its own dtype."""
-    return np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim) for chunk in column.chunks])
+def vectors_in(file: pq.ParquetFile, dim: int, dtype: str) -> npt.NDArray[np.floating[Any]]:
+    """Returns the column `embedding` of a file as (N, D), read in small pieces."""
+    vectors = np.empty((file.metadata.num_rows, dim), dtype)
+    start = 0
+    for batch in file.iter_batches(_ROW_GROUP, columns=["embedding"]):
+        flat = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
+        vectors[start : start + batch.num_rows] = flat.reshape(-1, dim)
+        start += batch.num_rows
+    return vectors
 
 
 def _embeddings(store: EmbeddingStore, places: Ints) -> pa.FixedSizeListArray:
