@@ -7,7 +7,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from babelclip.data import captions as module
@@ -73,6 +73,7 @@ captions_strategy = st.lists(
 )
 
 
+@settings(deadline=None)  # each example is synced to a disk that others use too
 @given(rows=captions_strategy, suffix=st.sampled_from([".jsonl", ".parquet", ".jsonl.gz"]))
 def test_what_is_written_is_read_back_equal(tmp_path_factory, rows, suffix):
     text, lang, source_id, image, label = (list(column) for column in zip(*rows, strict=True))
