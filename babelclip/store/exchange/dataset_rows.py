@@ -60,11 +60,11 @@ def open_dataset_rows(folder: Path) -> Foreign:
         with naming(file):
             counts.append(pq.read_metadata(file).num_rows)
     starts = foreign.starts_of(counts)
-    heads = [vectors_of(table[EMBEDDING], None, file) for file in files for table in _head(file)]
+    heads = [head for file in files for head in _head(file)]
     filled = [file for file, count in zip(files, counts, strict=True) if count]
     if not filled:
         raise BabelclipError(f"{folder} holds Parquet files without a row: give the folder of the whole data set.")
-    dim = foreign.common_dim(filled, [head.shape[1] for head in heads])
+    dim = foreign.common_dim(filled, [dim for dim, _ in heads])
 
     def read(row: int) -> Iterator[Block]:
         for number, first in foreign.remaining(starts, row):
@@ -76,7 +76,7 @@ def open_dataset_rows(folder: Path) -> Foreign:
         files=tuple(files),
         count=int(starts[-1]),
         dim=dim,
-        dtype=foreign.common_dtype(head.dtype for head in heads),
+        dtype=foreign.common_dtype(kind for _, kind in heads),
         normalized=None,
         schema=beside,
         read=read,
@@ -131,10 +131,11 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _head(file: Path) -> Iterator[pa.Table]:
-    """Yields the first row of a file, nothing where it has none."""
+def _head(file: Path) -> Iterator[tuple[int, np.dtype[Any]]]:
+    """Yields D and the dtype of the first row of a file, nothing where it has none."""
     for table in read_table(file, columns=[EMBEDDING]):
-        yield table.slice(0, 1)
+        first = vectors_of(table[EMBEDDING].slice(0, 1), None, file)
+        yield first.shape[1], first.dtype
         return
 
 
