@@ -33,24 +33,40 @@ def digests(store: Path) -> dict[str, str]:
     return {str(file.relative_to(store)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
+def half_written(store: Path, process: int) -> list[str]:
+    """Returns the temporary files of `process` in a store; those of processes killed earlier do not count."""
+    folders = [store, store / "vectors", store / "rows"]
+    names = [f"{folder.name}/{name}" for folder in folders if folder.is_dir() for name in os.listdir(folder)]
+    return [name for name in names if name.endswith(f".{process}.part")]
+
+
 def rows_there(store: Path) -> int:
     """Rows that the manifest of a store names."""
     manifest = store / "manifest.json"
     return json.loads(manifest.read_text())["count"] if manifest.exists() else 0
 
 
-def killed_at(command: list[str], store: Path, rows: int, rng: random.Random) -> dict[str, object] | None:
-    """Starts `command`, kills it some time after `store` has `rows`; None where it ended before."""
+def killed_at(
+    command: list[str], store: Path, rows: int, rng: random.Random, writing: bool
+) -> dict[str, object] | None:
+    """Starts `command`, kills it some time after `store` has `rows`; None where it ended before.
+
+    With `writing` that is when a half-written file is seen next, which chance alone would hardly meet.
+    """
     began = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while rows_there(store) < rows and child.poll() is None:
         time.sleep(0.002)
-    # Before there is a store a run reads programs and weights, for seconds.
-    time.sleep(rng.random() * (0.3 if rows else 5.0))
+    if writing:
+        while child.poll() is None and not half_written(store, child.pid):
+            pass
+    else:
+        # Before there is a store a run reads programs and weights, for seconds.
+        time.sleep(rng.random() * (0.3 if rows else 5.0))
     child.kill()
     if child.wait() == 0:
         return None
-    temporary = [str(file.relative_to(store)) for file in store.rglob(".*.part")]
+    temporary = half_written(store, child.pid)
     seconds = round(time.perf_counter() - began, 2)
     return {"after_seconds": seconds, "rows": rows_there(store), "half_written": temporary}
 
@@ -83,8 +99,8 @@ def main() -> None:
         kills: list[dict[str, object]] = []
         for number in range(given.kills):
             # The first two die early on, perhaps before there is a store.
-            wanted = given.count * max(0, number - 2 + rng.random()) / given.kills
-            kill = killed_at(command("cut"), folder / "cut", int(wanted), rng)
+            wanted = given.count * max(0.0, number - 2 + rng.random()) / given.kills
+            kill = killed_at(command("cut"), folder / "cut", int(wanted), rng, writing=number % 3 == 2)
             if kill is None:
                 raise SystemExit(f"the run ended before kill {number}: give more captions or fewer kills")
             kills.append(kill)

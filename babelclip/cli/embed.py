@@ -102,11 +102,8 @@ def embed(
     )
     if publish is not None:
         from babelclip.data.publish import publish_store
-        from babelclip.data.sources import open_captions
 
-        captions: Any = None if pictures else source
-        if captions is not None and default_lang:
-            captions = open_captions(source, lang=default_lang)
+        captions: Any = None if pictures else _with_sources(source, default_lang)
         made = publish_store(
             store,
             captions,
@@ -117,6 +114,17 @@ def embed(
             progress=True,
         )
         typer.echo(f"{publish}: {made.rows:,} rows with vectors, {made.translations:,} translations, {licence}")
+
+
+def _with_sources(source: str, default_lang: str) -> list[Any]:
+    """Returns what the vectors are of, and the translations, as `publish_store` takes them."""
+    from babelclip.data.embed import sources_of
+    from babelclip.data.sources import open_captions
+
+    taken = sources_of(source)
+    if taken != source:
+        return [taken, source]
+    return [open_captions(source, lang=default_lang) if default_lang else source]
 
 
 def _texts(clip: Clip, source: str, out: Path, settings: dict[str, Any]) -> EmbeddingStore:

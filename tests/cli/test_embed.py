@@ -114,6 +114,21 @@ def test_ctrl_c_says_what_is_kept(tmp_path, model, captions, monkeypatch):
     assert "Run the same command again" in error
 
 
+def test_embed_publishes_the_sources_of_a_translate_folder_with_vectors_and_the_rest_without(tmp_path, model):
+    folder = tmp_path / "translated"
+    english = Captions.from_columns(text=["a dog", "a cat"], lang="en", id=["1", "2"])
+    swedish = Captions.from_columns(text=["en hund"], lang="sv", id=["1-sv"], source_id=["1"])
+    for name, rows in (("sources", english), ("translations/sv", swedish)):
+        (folder / name).mkdir(parents=True)
+        write_captions(rows, folder / name / "00000.parquet")
+    (folder / "manifest.json").write_text('{"complete": true}')
+    arguments = ("embed", folder, "--model", model, "--out", tmp_path / "s", "--publish", tmp_path / "hub")
+    code, out, error = call(*arguments, "--licence", "cc0-1.0")
+    assert code == 0, error
+    assert "is a folder of translations: embedding its sources" in error
+    assert "2 rows with vectors, 1 translations, cc0-1.0" in out
+
+
 def test_embed_publishes_vectors_with_their_captions(tmp_path, model, captions):
     arguments = ("embed", captions, "--sources-only", "--model", model, "--out", tmp_path / "s")
     code, out, error = call(*arguments, "--publish", tmp_path / "hub", "--licence", "cc-by-4.0", "--attribution", "Me")
