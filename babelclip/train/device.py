@@ -42,6 +42,12 @@ def build_accelerator(settings: Train) -> Any:
     return accelerate.Accelerator(mixed_precision=wanted, cpu=on_cpu, kwargs_handlers=[] if alone else [silence])
 
 
+def parallel_of(settings: Train) -> str:
+    """Returns `ddp` or `fsdp`: what the recipe says, or `accelerate launch --use_fsdp`."""
+    launched = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
+    return "fsdp" if launched else settings.parallel
+
+
 def training_device(settings: Train) -> torch.device:
     """Returns the device that `build_accelerator` will choose, for work that comes before the loop."""
     found = None if settings.device == "cpu" else torch.accelerator.current_accelerator(check_available=True)

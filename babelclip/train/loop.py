@@ -23,7 +23,7 @@ from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.train import checkpoint
 from babelclip.train.average import Average
 from babelclip.train.batches import Batches
-from babelclip.train.device import precision_of, stop_requested
+from babelclip.train.device import parallel_of, precision_of, stop_requested
 from babelclip.train.layers import recomputed
 from babelclip.train.log import Bar, NoLog, RunLog, training_bar
 from babelclip.train.optimizer import build_optimizer, lr_at
@@ -130,7 +130,7 @@ def run(
         with contextlib.ExitStack() as stack:
             if settings.gradient_checkpointing:
                 stack.enter_context(recomputed(model))
-            held = stack.enter_context(spread(model, parameters, processes, settings.parallel))
+            held = stack.enter_context(spread(model, parameters, processes, parallel_of(settings)))
             optimizer = processes.accelerator.prepare_optimizer(build_optimizer(held.parameters, settings))
             average = Average(held.parameters, settings.ema) if settings.ema else None
             job = Job(

@@ -132,6 +132,11 @@ def _sharded(
         # Too small to be shared out, so each process holds it, and its gradient is averaged here.
         scalar.register_post_accumulate_grad_hook(_average_gradient)  # type: ignore[no-untyped-call]
     parts = {name: getattr(*home[id(parameter)]) for name, parameter in parameters.items()}
+    # Memory for gathered weights that is first taken in inference mode, by a validation, could not be trained with.
+    for module in model.modules():
+        if _is_sharded(module):
+            module.unshard()  # type: ignore[operator]
+            module.reshard()  # type: ignore[operator]
     _released(parameter for parameter in whole if parameter not in scalars)
     yield parts
     _make_whole(model, before)
