@@ -65,7 +65,7 @@ def embed(
     \b
     Examples:
       babelclip embed captions.jsonl --lang en --model demo/teacher --out targets/
-      babelclip embed translated/ --model XLM-R-L --target pooled --dtype float32 --out targets/
+      babelclip embed translated/ --model openai/clip-vit-large-patch14 --target pooled --out targets/
       babelclip embed photos/ --model demo/teacher --out pictures/ --workers 8
       babelclip embed captions.jsonl --images --image-root photos/ --model demo/teacher --out pictures/
       babelclip embed translated/ --model demo/teacher --out targets/ --publish upload/ --licence cc-by-4.0
