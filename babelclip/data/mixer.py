@@ -223,7 +223,7 @@ class Mixer:
         _check_window(start, count)
         realised = self._schedule.counts(start + count) - self._schedule.counts(start)
         return [
-            MixLine(*group, share=float(share), expected=float(share) * count, realised=int(n), repeats=n / group.rows)
+            MixLine(*group, share=float(share), expected=float(share) * count, realised=int(n), repeats=int(n) / group.rows)
             for group, share, n in zip(self.groups, self.shares, realised, strict=True)
         ]
 
