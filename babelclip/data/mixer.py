@@ -9,7 +9,8 @@ and nothing is kept in between. Two steps lead to it:
   visits each row of a language once before it visits one again, each time in a new order.
 
 Rows carry the id of their target: nothing is tied by position, so no translation can meet the vector of another
-caption. Entry points: `Mixer`, `find_missing`; a mix as a table of TOML is `babelclip.data.mix`.
+caption. Entry point: `Mixer`. A mix as a table of TOML is `babelclip.data.mix`; which rows have no vector
+is told by `babelclip.data.missing`.
 """
 
 from __future__ import annotations
@@ -223,7 +224,9 @@ class Mixer:
         _check_window(start, count)
         realised = self._schedule.counts(start + count) - self._schedule.counts(start)
         return [
-            MixLine(*group, share=float(share), expected=float(share) * count, realised=int(n), repeats=int(n) / group.rows)
+            MixLine(
+                *group, share=float(share), expected=float(share) * count, realised=int(n), repeats=int(n) / group.rows
+            )
             for group, share, n in zip(self.groups, self.shares, realised, strict=True)
         ]
 
