@@ -248,3 +248,19 @@ def test_a_vocabulary_that_does_not_spell_the_texts_is_told_once(marian, caplog)
     engine.translate(["ゆきのなかのいぬ 狗 猫"], "en", "de")
     assert caplog.text.count("has no entry for") == 1
     assert "vocabulary is broken" in caplog.text
+
+
+def test_a_model_in_the_hubs_cache_works_without_a_network_and_is_named_by_its_commit(monkeypatch, marian, tmp_path):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    place = tmp_path / "hub" / "models--Helsinki-NLP--opus-mt-en-sla"
+    shutil.copytree(marian, place / "snapshots" / commit)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    engine = open_engine("opus", models={"sl": "Helsinki-NLP/opus-mt-en-sla:swe"}, **GREEDY)
+    assert engine.model("sl") == f"Helsinki-NLP/opus-mt-en-sla@{commit}"
+    assert engine.translate(TEXTS, "en", "sl") == opus(marian).translate(TEXTS, "en", "sv")
+    (place / "snapshots" / commit / "model.safetensors").unlink()
+    with pytest.raises(BabelclipError, match=r"hf download Helsinki-NLP/opus-mt-en-sla .*--revision 0123"):
+        open_engine("opus", models={"sl": "Helsinki-NLP/opus-mt-en-sla:swe"}, **GREEDY).translate(["x"], "en", "sl")
