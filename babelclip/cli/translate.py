@@ -47,7 +47,7 @@ def translate(
     round_trip: float | None = typer.Option(
         None,
         "--round-trip",
-        help="Reject what shares less than this (chrF, 0 to 1; 0.3 is usual) with the source, translated back.",
+        help="Reject what shares less than this (chrF, 0 to 1; 0.2 is usual) with the source, translated back.",
     ),
     min_similarity: float | None = typer.Option(
         None, "--min-similarity", help="Reject vectors with a lower cosine to the source's, by --teacher."
@@ -114,7 +114,7 @@ def translate(
         )
     except KeyboardInterrupt:
         shards, kept = kept_so_far(out)
-        typer.echo(f"{out} keeps {kept:,} captions in {shards:,} finished shards.", err=True)
+        typer.echo(f"{out} keeps {kept:,} rows in {shards:,} finished shards.", err=True)
         raise
     _show(report)
 

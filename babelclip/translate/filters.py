@@ -101,7 +101,8 @@ def make_filters(
     Args:
         on: filters to add; `language` is the one that needs no more than its name.
         off: filters to leave out; `all` for every one.
-        round_trip: least overlap (chrF, 0 to 1) with the source after translating back; about 0.3 finds what is wrong.
+        round_trip: least overlap (chrF, 0 to 1) with the source after translating back; 0.2 finds what is wrong, 0.3
+            begins to reject what is only put otherwise.
         similarity: least cosine (-1 to 1) to the source's vector.
         teacher: folder or name of the multilingual model for `similarity`.
 
@@ -114,10 +115,10 @@ def make_filters(
     for name, value, option in (("round-trip", round_trip, "round_trip"), ("similarity", similarity, "similarity")):
         if name in on and value is None:
             raise BabelclipError(
-                f"filter {name!r} was switched on without its bound: give {option}, for example {option}=0.3."
+                f"filter {name!r} was switched on without its bound: give {option}, for example {option}=0.2."
             )
         if value is not None and not -1 <= value <= 1:
-            raise BabelclipError(f"{option}={value} is out of bounds: it is at most 1, and 0.3 is a usual value.")
+            raise BabelclipError(f"{option}={value} is out of bounds: it is at most 1, and 0.2 is a usual value.")
     if (similarity is None) != (not teacher):
         raise BabelclipError(
             f"similarity={similarity} was given with teacher={teacher!r}, and each needs the other: give the least "

@@ -95,7 +95,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, dictionary, monkeyp
     choose(open_interrupted)
     code, _, error = call(*arguments(dictionary, tmp_path / "out", "--rows", "1", "--plan", "all"))
     assert code == 130
-    assert f"{tmp_path / 'out'} keeps 3 captions in 3 finished shards." in error
+    assert f"{tmp_path / 'out'} keeps 3 rows in 3 finished shards." in error
     assert "Run the same command again" in error
     choose(open_fake)
     assert call(*arguments(dictionary, tmp_path / "out", "--rows", "1", "--plan", "all"))[0] == 0

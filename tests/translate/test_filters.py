@@ -248,7 +248,7 @@ def test_language_identification_without_its_package_names_the_extra(monkeypatch
     [
         ({"off": ["repetitions"]}, "Did you mean 'repetition'"),
         ({"on": ["all"]}, "not known"),
-        ({"on": ["round-trip"]}, "round_trip=0.3"),
+        ({"on": ["round-trip"]}, "round_trip=0.2"),
         ({"round_trip": 30.0}, "at most 1"),
         ({"similarity": 0.3}, "each needs the other"),
         ({"teacher": "m"}, "each needs the other"),

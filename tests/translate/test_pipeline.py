@@ -117,10 +117,11 @@ def test_equal_runs_write_equal_bytes_and_another_seed_does_not(tmp_path, finish
 
 def test_several_workers_write_the_same_bytes_as_one(tmp_path, finished):
     source, one = finished
-    run(source, tmp_path / "two", devices=["cpu", "cpu"])
+    run(source, tmp_path / "two", devices=["cuda:0", "cuda:1"])  # only names to the engine of the tests
     assert content(tmp_path / "two") == content(one)
     devices = [json.loads(line)["device"] for line in (tmp_path / "two" / "timings.jsonl").read_text().splitlines()]
     assert len(devices) == 8
+    assert set(devices) == {"cuda:0", "cuda:1"}
 
 
 def test_workers_stay_with_a_language_then_begin_another_then_help():
