@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from babelclip.train.contrastive import ContrastiveResult, train_contrastive
     from babelclip.train.distill import DistillResult, distill
     from babelclip.train.loop import LossError, RunResult
+    from babelclip.train.processes import LostProcessError
     from babelclip.train.recipe import Recipe, load_recipe
     from babelclip.train.ridge import fit_ridge, pooled_features, set_linear_head
+    from babelclip.train.stages import StagesResult, run_stages
 
 _HOME = {
     "ContrastiveResult": "contrastive",
@@ -22,23 +24,29 @@ _HOME = {
     "distill": "distill",
     "LossError": "loop",
     "RunResult": "loop",
+    "LostProcessError": "processes",
     "Recipe": "recipe",
     "load_recipe": "recipe",
     "fit_ridge": "ridge",
     "pooled_features": "ridge",
     "set_linear_head": "ridge",
+    "StagesResult": "stages",
+    "run_stages": "stages",
 }
 
 __all__ = [
     "ContrastiveResult",
     "DistillResult",
     "LossError",
+    "LostProcessError",
     "Recipe",
     "RunResult",
+    "StagesResult",
     "distill",
     "fit_ridge",
     "load_recipe",
     "pooled_features",
+    "run_stages",
     "set_linear_head",
     "train_contrastive",
 ]

@@ -18,7 +18,11 @@ _ORDER, _REPEATS, _BATCHES = range(3)
 
 
 class Batches(Protocol):
-    """What the loop needs to know of the data. A batch is named by the rows it holds (B,) int64."""
+    """What the loop needs to know of the data. A batch is named by the rows it holds (B,) int64.
+
+    Several processes make the same plan, and each loads a part of each batch. On an accelerator `load` is called from
+    another thread, some steps ahead: what it returns must follow from the rows alone.
+    """
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """Returns the batches of an epoch, the same for the same epoch whenever it is asked."""

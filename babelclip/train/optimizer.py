@@ -19,8 +19,8 @@ def build_optimizer(parameters: Mapping[str, nn.Parameter], settings: Train) -> 
         return torch.optim.RMSprop(
             _without_decay(groups), lr=settings.lr, alpha=settings.alpha, momentum=settings.momentum, eps=settings.eps
         )
-    # One pass over weights and moments instead of a dozen.
-    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters.values())
+    # One pass over weights and moments instead of a dozen; the gradient scaler of fp16 wants to look between them.
+    fused = settings.precision != "fp16" and all(p.device.type in ("cpu", "cuda") for p in parameters.values())
     if settings.optimizer == "adam":
         return torch.optim.Adam(
             _without_decay(groups), lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=fused

@@ -180,7 +180,8 @@ def _make_whole(model: nn.Module, before: Sequence[_Before]) -> None:
             if trained is not None and is_part(trained) and id(parameter) not in done:
                 done.add(id(parameter))
                 whole = full(trained.detach())
-                parameter.untyped_storage().resize_(parameter.nbytes)
+                if parameter.untyped_storage().nbytes() == 0:
+                    parameter.untyped_storage().resize_(parameter.nbytes)
                 with torch.no_grad():
                     parameter.copy_(whole)
         # Buffers move while training; all else is as it was.

@@ -25,9 +25,6 @@ from babelclip.train.recipe import Train
 from babelclip.train.sharded import full, is_part
 from babelclip.train.state import Job, State
 
-# Steps whose batches are read while the device computes; on a CPU reading would only take its turn.
-_AHEAD = 2
-
 
 class LossError(BabelclipError):
     """The loss or the gradient is no longer a finite number."""
@@ -52,7 +49,7 @@ def counted_in_steps(settings: Train, batches: Batches) -> Train:
 
 def upcoming(job: Job, state: State) -> Generator[Taken, None, None]:
     """Yields the batches of one step after another, from the cursor on; the reader moves the cursor."""
-    ahead = 0 if job.processes.device.type == "cpu" else _AHEAD
+    ahead = steps_ahead(job.processes.device)
     plans = _planned(job, state.epoch, state.position)
     if not ahead:
         for rows, epoch, position in plans:
@@ -65,6 +62,11 @@ def upcoming(job: Job, state: State) -> Generator[Taken, None, None]:
             if len(waiting) > ahead:
                 rows, futures, epoch, position = waiting.popleft()
                 yield Taken(rows, [future.result() for future in futures], epoch, position)
+
+
+def steps_ahead(device: torch.device) -> int:
+    """Returns for how many steps batches are read while the device computes; on a CPU reading only takes its turn."""
+    return 0 if device.type == "cpu" else 2
 
 
 def _planned(job: Job, epoch: int, position: int) -> Iterator[tuple[list[np.ndarray], int, int]]:

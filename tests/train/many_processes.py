@@ -124,6 +124,8 @@ def main(folder: Path) -> None:
         done(lambda here=here, options=options: train(here / "cut", resume=True, **options))
     stopped(folder / "stopped")
     out_of_disk(folder / "full")
+    nan = folder / "nan"
+    done(lambda: noted(nan, lambda: train(nan, loss="spoiled", save_every=1)))
     sys.stdout.write(json.dumps({"seconds to end": seconds}) + "\n")
 
 

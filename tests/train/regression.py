@@ -86,7 +86,14 @@ def in_two_parts(model: nn.Module, batch: Mapping[str, Tensor], ranks: loop.Rank
     return loss.detach() + last - last.detach(), {}
 
 
+def spoiled(model: nn.Module, batch: Mapping[str, Tensor], ranks: loop.Ranks) -> tuple[Tensor, dict[str, float]]:
+    """Not a number where row 5 is met by a process other than the first."""
+    loss, figures = squared_error(model, batch)
+    return loss * (float("nan") if ranks.rank and 5 in batch["row"] else 1.0), figures
+
+
 LOSSES = {
+    "spoiled": loop.WholeBatchLoss(spoiled),
     "mse": squared_error,
     "whole batch": loop.WholeBatchLoss(told_apart),
     "gradient cache": loop.WholeBatchLoss(in_two_parts),

@@ -99,6 +99,17 @@ def test_a_full_disk_ends_every_process_with_the_last_usable_checkpoint(trained:
     assert not list((folder / "checkpoints").glob(".*")), "nothing half-written is left"
 
 
+def test_a_loss_that_is_not_finite_on_one_process_stops_both_before_the_step(trained: tuple[Path, dict]):
+    folder = trained[0] / "nan"
+    ends = [json.loads(folder.with_name(f"nan-{rank}.json").read_text()) for rank in (0, 1)]
+    assert ends[0] == ends[1]
+    assert ends[0][0] == "LossError"
+    assert "The last usable checkpoint is" in ends[0][1]
+    assert all(
+        tensor.isfinite().all() for tensor in checkpoint.load(folder, checkpoint.saved_steps(folder)[-1])[0].values()
+    )
+
+
 def test_torchrun_needs_no_other_code(tmp_path: Path):
     code = """
 import sys

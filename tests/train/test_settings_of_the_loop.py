@@ -9,12 +9,14 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from babelclip.errors import BabelclipError
 from babelclip.train import checkpoint, loop
+from babelclip.train import step as one_step
 from babelclip.train.average import Average
 from babelclip.train.layers import layer_stacks, recomputed
 from babelclip.train.log import RunLog, _bar_on, read_log
@@ -52,9 +54,9 @@ def run(out: Path, model: nn.Module | None = None, **more) -> tuple[nn.Module, l
 def test_resuming_at_any_step_is_bit_equal_for_every_optimiser(tmp_path: Path, name: str, ema: float):
     options = {**OPTIMIZERS[name], "ema": ema, "dropout": 0.2, "validate": True, "validate_every": 5, "steps": 12}
     train(tmp_path / "whole", **options)
-    for step in (1, 5, 11) if name == "adamw" else (5,):
-        out = tmp_path / f"cut at {step}"
-        train(out, **options | {"steps": step})  # constant schedule: a longer run goes on
+    for last in (1, 5, 11) if name == "adamw" else (5,):
+        out = tmp_path / f"cut at {last}"
+        train(out, **options | {"steps": last})  # constant schedule: a longer run goes on
         train(out, **options, resume=True)
         assert same(tmp_path / "whole", out)
         saved = [checkpoint.load(folder, 12) for folder in (tmp_path / "whole", out)]
@@ -147,6 +149,24 @@ def test_the_average_is_what_is_validated_and_what_the_model_holds_at_the_end(tm
     assert result.validation["mse"] == error()["mse"]
     loop.load_weights(model, dict(model.named_parameters()), tmp_path, 20)
     assert error()["mse"] == result.validation["mse"]
+
+
+def test_batches_read_ahead_change_nothing_and_a_failed_read_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    options = {"steps": 14, "accumulation": 2, "dropout": 0.2}
+    train(tmp_path / "plain", **options)
+    monkeypatch.setattr(one_step, "steps_ahead", lambda _device: 2)
+    train(tmp_path / "ahead", **options)
+    assert same(tmp_path / "plain", tmp_path / "ahead")
+    train(tmp_path / "cut", **options | {"steps": 5})
+    train(tmp_path / "cut", **options, resume=True)
+    assert same(tmp_path / "plain", tmp_path / "cut")
+
+    def torn(self: Rows, rows: np.ndarray) -> None:
+        raise OSError("shard is torn")
+
+    monkeypatch.setattr(Rows, "load", torn)
+    with pytest.raises(OSError, match="torn"):
+        train(tmp_path / "torn", **options)
 
 
 def test_early_stop_ends_after_as_many_validations_without_a_better_one(tmp_path: Path):
