@@ -237,7 +237,7 @@ def check_same(out: Path, manifest: Mapping[str, Any], options: Mapping[str, Any
 def source_facts(source: str | Path) -> dict[str, Any]:
     """Returns what tells a source from another: its name, and of files their number, size and a hash.
 
-    The hash is of names, sizes and both ends of each file, so that a large source costs no time.
+    The hash is of the size and both ends of a file, of the names and sizes in a folder: a large source costs no time.
     """
     words = str(source)
     name, colon, rest = words.partition(":")
