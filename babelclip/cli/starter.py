@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -11,6 +12,11 @@ def starter(
     out: Path | None = typer.Option(None, "--out", help="Folder of the model. Default: student/ in babelclip's cache."),
     work: Path | None = typer.Option(None, "--work", help="Keep targets, log and checkpoints here."),
     seed: int = typer.Option(0, "--seed", help="Of data order and initial weights."),
+    text: Literal["demo", "hundred"] = typer.Option(
+        "demo",
+        "--text",
+        help="hundred: write texts in about a hundred languages to --out instead, to teach in earnest.",
+    ),
 ) -> None:
     """Make the model of the demo without the show.
 
@@ -21,10 +27,25 @@ def starter(
     Examples:
       babelclip starter
       babelclip starter --out models/starter
+      babelclip starter --text hundred --out hundred    (for recipes/starter-100-languages.toml; fetches 350 MB)
     """
+    if text == "hundred":
+        _write_hundred(out, work, seed)
+        return
     from babelclip.cli.default_model import starter_folder
     from babelclip.starter.demo import make_starter
 
     folder = out or starter_folder()
     make_starter(folder, work=work, seed=seed, say=lambda line: typer.echo(line, err=True))
     typer.echo(f'saved {folder}. Try: babelclip search --model {folder} --in ~/Pictures "två hundar"')
+
+
+def _write_hundred(out: Path | None, work: Path | None, seed: int) -> None:
+    """Writes texts in a hundred languages to the folder `out`; packages are kept in babelclip's cache."""
+    from babelclip.starter.hundred.texts import count_lines, gather_texts, write_texts
+
+    if out is None or work is not None:
+        raise typer.BadParameter("--text hundred writes texts: give their folder by --out, and no --work.")
+    counts = write_texts(gather_texts(seed=seed, say=lambda line: typer.echo(line, err=True)), out)
+    typer.echo("\n".join(count_lines(counts)))
+    typer.echo(f"saved {out}. Next: babelclip embed {out}/sources.parquet --model TEACHER --out {out}/targets")

@@ -123,7 +123,7 @@ def list_rows(folder: Path, skipped: Counter[str]) -> list[Row]:
     if not english_list.is_file():
         raise BabelclipError(f"{folder} has no Translation-en, the text that others translate: fetch the lists again.")
     english = dict(_descriptions(english_list, skipped))
-    rows = []
+    rows: list[Row] = []
     for path in sorted(folder.glob("Translation-*")):
         locale = path.name.partition("-")[2]
         try:

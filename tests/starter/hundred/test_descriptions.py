@@ -86,7 +86,7 @@ def test_lists_without_an_english_one_are_an_error(tmp_path):
 
 
 def test_lists_are_found_in_the_cache_and_otherwise_told_where_to_copy_them(tmp_path, monkeypatch):
-    with pytest.raises(BabelclipError, match="no download was asked.*debian-translations"):
+    with pytest.raises(BabelclipError, match=r"no download was asked.*debian-translations"):
         find_lists(tmp_path, download=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BabelclipError, match="apt-get is not on this system"):

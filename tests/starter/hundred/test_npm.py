@@ -79,7 +79,7 @@ def test_an_unreachable_registry_is_told_with_what_npm_said_and_the_cure(tmp_pat
 def test_a_system_without_npm_is_told_how_to_copy_the_package(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     part = part_of(tmp_path / "registry")
-    with pytest.raises(NpmError, match="npm is not on this system.*copy tiny-names-1.2.3.tgz into"):
+    with pytest.raises(NpmError, match=r"npm is not on this system.*copy tiny-names-1\.2\.3\.tgz into"):
         find_package(part, tmp_path / "cache")
 
 
