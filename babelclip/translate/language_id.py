@@ -1,9 +1,9 @@
 """Which language a text is in, by py3langid: 130 languages, all of the original's 48 among them, in 5 MB.
 
 It was chosen over lingua, which knows 75 languages (not Amharic, Galician, Malayalam, Nepali, Turkmen, Uyghur, Uzbek),
-comes with 96 MB of models and takes some 0.8 GB of memory. On 2,000 human captions of Multi30k (English, German, French,
-Czech) the rule below rejects none as they are, and 495, 498, 499 and 332 of each 500 taken for German, Dutch, Spanish
-and Slovak.
+comes with 96 MB of models and takes some 0.8 GB of memory. On 2,000 human captions of Multi30k (English, German,
+French, Czech) the rule below rejects none as they are, and 495, 498, 499 and 332 of each 500 taken for German, Dutch,
+Spanish and Slovak.
 
 A text is said to be in another language where the probability of the one it should be in, with those that cannot be
 told from it, is below 5 %. Texts of a few letters are let pass, and so are languages that the model does not know.
