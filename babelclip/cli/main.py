@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -24,6 +25,8 @@ app = typer.Typer(
 
 # What typer exits with after Ctrl-C, as shells do: 128 + SIGINT.
 _INTERRUPTED = 130
+# No space, over the quota, over the largest file that is allowed.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def _version(shown: bool) -> None:
@@ -63,6 +66,13 @@ def main() -> None:
         app()
     except (BabelclipError, MissingExtraError) as error:
         sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        sys.stderr.write(
+            f"error: the disk is full ({error}). What was finished is kept. Free some space and run the same again.\n"
+        )
         sys.exit(1)
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:

@@ -187,8 +187,14 @@ def count_captions(source: str | Path) -> int | None:
 
 
 def image_root(source: str | Path) -> Path:
-    """Returns the folder that the values of `image` are relative to: the folder itself, or that of a file."""
+    """Returns the folder that the values of `image` are relative to: the folder itself, or that of a file.
+
+    Translations keep the names of their source, so theirs is the one of the source, where that is still in its place.
+    """
     path = Path(source)
+    if parts_folder.is_translation(path):
+        origin = Path(parts_folder.source_of_translation(path))
+        return image_root(origin) if origin.exists() and origin != path else path
     return path if path.is_dir() else path.parent
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import subprocess
@@ -72,12 +73,23 @@ def test_the_installed_program_fails_without_a_traceback(tmp_path):
 def test_every_verb_has_examples_in_its_help():
     code, out, _ = call("--help")
     assert code == 0
-    for verb in ("demo", "starter", "search", "embed", "train", "evaluate"):
+    for verb in ("demo", "starter", "search", "translate", "embed", "train", "evaluate", "trim", "export", "models"):
         assert verb in out
         code, text, _ = call(verb, "--help")
         assert code == 0
         assert "Examples:" in text
         assert f"  babelclip {verb}" in text
+
+
+def test_a_full_disk_is_one_line(tmp_path, model, monkeypatch):
+    def full(*_given, **_settings):
+        raise OSError(errno.ENOSPC, "No space left on device", "x.npy")
+
+    monkeypatch.setattr(babelclip, "load", full)
+    code, out, error = call("search", "--in", tmp_path, "--model", model, "a dog")
+    assert (code, out) == (1, "")
+    assert error.startswith("error: the disk is full ([Errno 28] No space left on device: 'x.npy').")
+    assert len(error.splitlines()) == 1
 
 
 def test_exit_codes_tell_failure_from_wrong_use(tmp_path, model):

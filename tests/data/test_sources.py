@@ -12,6 +12,7 @@ from babelclip.data.captions import Captions, read_captions, read_lines, read_mo
 from babelclip.data.duplicates import without_duplicates
 from babelclip.data.sources import FILES, FOLDERS, SPECS, count_captions, image_root, kind_of, open_captions, read_all
 from babelclip.errors import BabelclipError
+from babelclip.files import write_json
 from babelclip.languages import UnknownLanguageError
 from tests.data.layouts import ids_of, rows_of
 from tests.data.test_captions import BAD_ROWS, ROWS, in_format, write
@@ -230,3 +231,12 @@ def test_writing_parts_leaves_the_old_file_where_reading_them_fails(tmp_path):
             write_parts(parts, path)
     assert read_captions(path).ids == ["old"]
     assert [item.name for item in tmp_path.iterdir()] == ["c.parquet"]
+
+
+def test_pictures_of_a_translation_are_looked_for_where_its_source_has_them(tmp_path):
+    folder = tmp_path / "translated"
+    (folder / "translations").mkdir(parents=True)
+    (tmp_path / "photos").mkdir()
+    for name, root in ((tmp_path / "photos", tmp_path / "photos"), (tmp_path / "gone.jsonl", folder)):
+        write_json(folder / "manifest.json", {"source": {"name": str(name)}})
+        assert image_root(folder) == root

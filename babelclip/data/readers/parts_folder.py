@@ -28,6 +28,11 @@ def is_translation(folder: Path) -> bool:
     return (folder / "manifest.json").is_file() and (folder / "translations").is_dir()
 
 
+def source_of_translation(folder: Path) -> str:
+    """Returns the name of what a translate folder was made from, as it was given then."""
+    return str(read_json(folder / "manifest.json").get("source", {}).get("name", ""))
+
+
 def iter_translation(folder: Path, rows: int, lang: str | None = None) -> Iterator[RawTable]:
     """Yields the translations of a translate folder, in order of languages and then of shards.
 

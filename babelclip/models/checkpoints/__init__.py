@@ -83,8 +83,10 @@ def load(
         clip = _from_name(str(name_or_dir), towers, space=space, progress=progress)
     import torch
 
+    from babelclip.models.encoding import checked_device
+
     int8 = dtype == "int8" or (clip.text is not None and is_quantized(clip.text))
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() and not int8 else "cpu"))
+    place = checked_device(device or ("cuda" if torch.cuda.is_available() and not int8 else "cpu"))
     clip = set_precision(clip, dtype, place)
     for tower in (clip.text, clip.image) if compile else ():
         if tower is not None:
