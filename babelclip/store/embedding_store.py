@@ -41,8 +41,9 @@ from babelclip.store.layout import Shard, StoreFacts
 from babelclip.store.parquet import read_table
 from babelclip.store.verify import verify_shards
 
-# Rows turned into float32 at once: 200 kB of 768 float16 stay in the cache of a core.
-_ROWS_IN_CACHE = 128
+# Numbers turned into float32 at once: they stay in the cache of a core, and torch does not start threads for so few,
+# which would hang in a process that was forked from one with threads.
+_NUMBERS_AT_ONCE = 32_767
 
 
 class EmbeddingStore:
@@ -301,11 +302,9 @@ class EmbeddingStore:
             # The places are inside: "clip" only spares the copy that the default makes in case they are not.
             np.take(self._maps[number], places, axis=0, out=stored[part], mode="clip")
         features = np.empty((len(rows), self.dim), np.float32)
-        for start in range(0, len(rows), _ROWS_IN_CACHE):
-            block = stored[start : start + _ROWS_IN_CACHE]
-            features[order[start : start + _ROWS_IN_CACHE]] = (
-                layout.to_float32(block) if self.dtype == "float16" else block
-            )
+        step = max(1, _NUMBERS_AT_ONCE // self.dim)
+        for start in range(0, len(rows), step):
+            features[order[start : start + step]] = layout.to_float32(stored[start : start + step])
         return features
 
     def ids_between(self, start: int, end: int) -> list[str]:

@@ -42,9 +42,6 @@ _ALLOWED = {
     "kind": ("text", "image"),
     "target": ("projected", "pooled", "penultimate"),
 }
-# Without the copies of the sign that widening to 32 bits put between sign and exponent.
-_SIGN_AND_DIGITS = np.array(0x8FFFE000, np.uint32).view(np.int32)
-_EXPONENT_SHIFT = np.float32(2.0 ** (127 - 15))
 _OWN_FILE = re.compile(r"\d{5,}\.(npy|parquet)|\..+\.part")
 
 
@@ -236,18 +233,17 @@ def map_vectors(path: Path, facts: StoreFacts, number: int, shard: Shard) -> npt
     return np.frombuffer(mapped, dtype, offset=header).reshape(shard.count, facts.dim)
 
 
-def to_float32(halves: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
-    """Returns finite float16 numbers as float32, exactly, in a new array of the same shape.
+def to_float32(vectors: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+    """Returns vectors (n, D) of a store as float32; float16 becomes it exactly.
 
-    numpy takes 1.4 ns a number where it was not compiled for the processor at hand. This takes half of that: sign and
-    digits are moved to where float32 has them, and what the two exponents differ by is one multiplication.
+    numpy converts a float16 in 1.4 ns. torch uses the processor's instruction for it, which takes a quarter of that,
+    and who trains has torch loaded. So it is used where it is there, and not loaded where it is not.
     """
-    bits = halves.view(np.int16).astype(np.int32)
-    bits <<= 13
-    bits &= _SIGN_AND_DIGITS
-    numbers = bits.view(np.float32)
-    numbers *= _EXPONENT_SHIFT
-    return numbers
+    torch = sys.modules.get("torch")
+    if torch is None or vectors.dtype != np.float16 or not vectors.flags.writeable:
+        return np.asarray(vectors, np.float32)
+    features: npt.NDArray[np.float32] = torch.from_numpy(vectors).float().numpy()
+    return features
 
 
 def split_rows(

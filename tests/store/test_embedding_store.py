@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from babelclip.errors import BabelclipError, SpaceMismatchError
-from babelclip.store import EmbeddingStore
+from babelclip.store import EmbeddingStore, layout
 from babelclip.store import embedding_store as module
 from babelclip.store.id_file import IdFile
 from babelclip.store.id_index import IdIndex
@@ -81,6 +81,21 @@ def test_plain_numpy_and_plain_pyarrow_read_the_shards(tmp_path):
     manifest = json.loads((tmp_path / "s/manifest.json").read_text())
     assert manifest["space"] == "tiny/space"
     assert [entry["count"] for entry in manifest["shards"]] == [5, 3, 7]
+
+
+@pytest.mark.parametrize("with_torch", [True, False])
+def test_every_float16_becomes_the_same_float32_with_torch_and_without(monkeypatch, with_torch):
+    if with_torch:
+        import torch  # noqa: F401
+    else:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(64, -1)
+    features = layout.to_float32(halves)
+    assert features.dtype == np.float32
+    expected = halves.astype(np.float32)
+    finite = np.isfinite(expected)
+    assert np.array_equal(features.view(np.uint32)[finite], expected.view(np.uint32)[finite])
+    assert (np.isfinite(features) == finite).all()
 
 
 @pytest.fixture(scope="module")

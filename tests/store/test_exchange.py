@@ -188,6 +188,17 @@ def test_an_id_that_contradicts_its_position_is_an_error_until_one_is_chosen(tmp
     assert by_position.rows["original_id"].to_pylist() == ids
 
 
+def test_ids_of_text_are_no_positions_and_a_name_is_not_given_to_two_columns(tmp_path):
+    pq.write_table(pa.table({"id": ["0", "b"], "embedding": [[1.0, 2.0], [3.0, 4.0]]}), tmp_path / "rows.parquet")
+    with pytest.raises(BabelclipError, match="position 1 has id b in"):
+        import_store(tmp_path / "rows.parquet", tmp_path / "s", **SPACE)
+    assert import_store(tmp_path / "rows.parquet", tmp_path / "t", ids="id", **SPACE).ids == ["0", "b"]
+    table = pa.table({"id": ["0", "b"], "original_id": [1, 2], "embedding": [[1.0, 2.0], [3.0, 4.0]]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(BabelclipError, match="'original_id', and the import makes one of that name"):
+        import_store(tmp_path / "rows.parquet", tmp_path / "u", ids="position", **SPACE)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -202,6 +202,6 @@ def write_dataset_rows(
 def _nested(vectors: npt.NDArray[np.floating[Any]]) -> pa.Array:
     """Returns vectors (n, D) as lists of shape [1, D]."""
     count, dim = vectors.shape
-    features = layout.to_float32(vectors) if vectors.dtype == np.float16 else np.asarray(vectors, np.float32)
+    features = np.asarray(vectors, np.float32)
     rows = pa.ListArray.from_arrays(pa.array(np.arange(0, (count + 1) * dim, dim, dtype=np.int32)), features.ravel())
     return pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32)), rows)

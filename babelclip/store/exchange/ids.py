@@ -27,7 +27,7 @@ class IdRule:
 
     Attributes:
         column: the column that holds the ids, "" where the position does.
-        agree: an integer column that must be equal to the position, "" where none must.
+        agree: a column that must be equal to the position, as text, "" where none must.
         keep: columns of the layout that the store takes, with their names there.
         source_row: whether the position is kept as a column.
     """
@@ -64,7 +64,7 @@ class IdRule:
         return pa.table(columns)
 
     def _check(self, given: pa.ChunkedArray, positions: pa.Array, where: object) -> None:
-        same = pc.fill_null(pc.equal(given, positions), False)
+        same = pc.fill_null(pc.equal(given.cast(pa.string()), positions.cast(pa.string())), False)
         if not pc.all(same).as_py():
             first = pc.index(same, False).as_py()
             raise BabelclipError(
@@ -106,4 +106,11 @@ def id_rule(source: Foreign, layout: str, choice: str) -> IdRule:
         for name in names
         if name not in dropped and renamed.get(name) != "id"
     }
-    return IdRule(column, agree, keep, source_row=layout == "clip-retrieval" and column not in ("", STORE_ID))
+    source_row = layout == "clip-retrieval" and column not in ("", STORE_ID)
+    taken = [*keep.values(), *([SOURCE_ROW] if source_row else [])]
+    if twice := sorted({name for name in taken if taken.count(name) > 1}):
+        raise BabelclipError(
+            f"{source.files[-1]} has a column {twice[0]!r}, and the import makes one of that name: give that column "
+            "another name."
+        )
+    return IdRule(column, agree, keep, source_row)
