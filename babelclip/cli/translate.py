@@ -59,10 +59,13 @@ def translate(
     beam_size: int = typer.Option(4, "--beam-size", min=1, help="Of neural models; 1 is fastest."),
     batch: int = typer.Option(0, "--batch", min=0, help="Texts given to an engine at once; 0: as it likes best."),
     rows: int = typer.Option(16384, "--rows", min=1, help="Captions in a block: what a kill can lose, at most."),
-    dictionary: str = typer.Option("", "--dictionary", help="For --engine dictionary: captions with translations."),
+    dictionary: str = typer.Option(
+        "", "--dictionary", help="For --engine dictionary: captions with translations; without it, names of emoji."
+    ),
     source_lang: str = typer.Option("en", "--from", help="Language of the captions; rows in others are left out."),
     lang: str = typer.Option("", "--lang", help="Language of the rows that name none; --from if not given."),
     strict: bool = typer.Option(False, "--strict", help="Stop at the first row that cannot be used."),
+    drop_duplicates: bool = typer.Option(False, "--drop-duplicates", help="Leave out captions that come again."),
 ) -> None:
     """Translate captions into a training set: planned, filtered, counted.
 
@@ -75,6 +78,7 @@ def translate(
       babelclip translate captions.parquet --to 48 --out translated/ --devices cuda:0,cuda:1
       babelclip translate train.en.gz --to es,ca,gl --engine apertium --plan all --out translated/ --workers 2
       babelclip translate captions.jsonl --to sv,fi --plan weights --weight sv=2 --choose fi=nllb --out translated/
+      babelclip translate names.txt --lang en --to de,ja --engine dictionary --no-filter length --out translated/
     """
     from babelclip import languages
     from babelclip.translate import table
@@ -83,6 +87,8 @@ def translate(
     from babelclip.translate.pipeline import kept_so_far, translate_captions
 
     targets = table.targets(to)
+    if not dictionary and (engine == "dictionary" or any(words.endswith("=dictionary") for words in choose)):
+        dictionary = str(_names_of_emoji())
     choices = engine_choices(
         [code for code in targets if code != languages.normalize(source_lang)],
         engine,
@@ -106,6 +112,7 @@ def translate(
             source_lang=source_lang,
             lang=lang or None,
             strict=strict,
+            drop_duplicates=drop_duplicates,
             rows=rows,
             batch_size=batch or None,
             devices=_devices(devices, workers),
@@ -129,6 +136,18 @@ def _show(report: TranslationReport) -> None:
     )
     typer.echo(f"rejected: {reasons or 'none'}; see {report.out / 'report.md'} and {report.out / 'rejected'}")
     typer.echo(f"next: babelclip embed {report.out} --model TEACHER --out TARGETS")
+
+
+def _names_of_emoji() -> Path:
+    """Returns a file of the names that people gave emoji, in the languages of the package `emoji`."""
+    from babelclip.data.captions import write_captions
+    from babelclip.files import cache_folder
+    from babelclip.starter.emoji import emoji_captions
+
+    path = cache_folder() / "dictionary" / "emoji-names.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_captions(emoji_captions(), path)
+    return path
 
 
 def _devices(given: str, workers: int) -> list[str]:

@@ -60,6 +60,7 @@ def translate_captions(
     source_lang: str = "en",
     lang: str | None = None,
     strict: bool = False,
+    drop_duplicates: bool = False,
     rows: int = ROWS,
     batch_size: int | None = None,
     devices: Sequence[str] = ("cpu",),
@@ -82,6 +83,7 @@ def translate_captions(
         source_lang: language of the captions to translate.
         lang: language of the rows that name none; None for `source_lang`.
         strict: whether the first row that cannot be used is an error.
+        drop_duplicates: leave out, and count, captions with text and picture of an earlier one.
         rows: captions in a block.
         batch_size: texts that an engine is given at once, which neural results depend on in the last bits; None for
             what each engine likes best.
@@ -108,7 +110,7 @@ def translate_captions(
     engines = _engines(made, engine)
     work = Work(out, made, rows, engines, filters or Filters(), batch_size)
     default = languages.normalize(lang) if lang else made.source
-    options = _options(work, default, strict)
+    options = _options(work, default, strict, drop_duplicates)
     folder.check_folder(out)
     facts = folder.source_facts(source)
     release = folder.lock(out)
@@ -123,7 +125,7 @@ def translate_captions(
         else:
             folder.check_same(out, manifest, options, facts)
         if manifest["sources"] is None:
-            manifest["sources"] = _spool(source, work, default, strict, progress)
+            manifest["sources"] = _spool(source, work, options, progress)
             folder.write_manifest(out, manifest)
         done, jobs = _jobs(work, manifest["sources"])
         if begun:
@@ -146,12 +148,18 @@ def kept_so_far(out: str | Path) -> tuple[int, int]:
 # -- the source ------------------------------------------------------------------------------------------------------
 
 
-def _spool(source: str | Path, work: Work, lang: str, strict: bool, progress: bool) -> dict[str, Any]:
+def _spool(source: str | Path, work: Work, options: Mapping[str, Any], progress: bool) -> dict[str, Any]:
     """Writes the source captions in blocks and returns their number, that of the blocks, and what was skipped."""
     skipped: Counter[str] = Counter()
     count = blocks = 0
     ids = IdFile(work.out, lambda block: pq.read_table(folder.source_file(work.out, block), columns=["id"])["id"])
-    parts = open_captions(source, lang=lang, strict=strict, only=work.plan.source)
+    parts = open_captions(
+        source,
+        lang=options["lang"],
+        strict=options["strict"],
+        only=work.plan.source,
+        drop_duplicates=options["drop_duplicates"],
+    )
     total = count_captions(source) if progress else None
     with progress_bar("Captions read", total, shown=progress, unit="captions") as advance:
         for table in _blocks(parts, work.rows, skipped, advance):
@@ -315,7 +323,7 @@ def _engines(plan: Plan, engine: EngineChoice | Mapping[str, EngineChoice]) -> d
     return {lang: given[lang] for lang in plan.languages}
 
 
-def _options(work: Work, lang: str, strict: bool) -> dict[str, Any]:
+def _options(work: Work, lang: str, strict: bool, drop_duplicates: bool) -> dict[str, Any]:
     """Returns what decides the bytes of the result, as it stands in the manifest."""
     return {
         "plan": work.plan.facts(),
@@ -323,6 +331,7 @@ def _options(work: Work, lang: str, strict: bool) -> dict[str, Any]:
         "batch_size": work.batch_size,
         "lang": lang,
         "strict": strict,
+        "drop_duplicates": drop_duplicates,
         "filters": work.filters.facts(),
         "engines": {code: choice.facts(code) for code, choice in work.engines.items()},
     }

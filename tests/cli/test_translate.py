@@ -10,6 +10,7 @@ import pytest
 
 from babelclip.data.captions import Captions, write_captions
 from babelclip.data.sources import read_all
+from babelclip.starter.parts import EMOJI_NAMES, PartError, locate
 from babelclip.translate import choices, pipeline
 from babelclip.translate.choices import EngineChoice, engine_choices
 from babelclip.translate.report import read_report
@@ -171,3 +172,29 @@ def test_apertium_translates_and_translates_back(tmp_path, dictionary):
     assert "niños" in texts["1:en-es"]
     assert read_report(tmp_path / "out").languages["es"].model.startswith("apertium-eng-spa")
     assert pipeline.kept_so_far(tmp_path / "out") == (1, 3)
+
+
+def test_captions_that_come_again_are_left_out_where_asked(tmp_path, dictionary):
+    again = [json.loads(line) for line in dictionary.read_text(encoding="utf-8").splitlines()]
+    again += [{**row, "id": row["id"] + "b"} for row in again if row["lang"] == "en"]
+    dictionary.write_text("\n".join(json.dumps(row) for row in again), encoding="utf-8")
+    code, out, error = call(*arguments(dictionary, tmp_path / "out", "--plan", "all", "--drop-duplicates"))
+    assert code == 0, error
+    assert "from 3 captions (left out: 6 another language, 3 duplicate row)" in out
+    assert "from 6 captions" in call(*arguments(dictionary, tmp_path / "twice", "--plan", "all"))[1]
+
+
+@pytest.mark.real
+def test_the_dictionary_that_is_built_in_has_the_names_of_emoji(tmp_path):
+    try:
+        locate(EMOJI_NAMES)
+    except PartError as error:
+        pytest.skip(str(error))
+    (tmp_path / "names.txt").write_text("dog face\nno such emoji\n", encoding="utf-8")
+    code, _out, error = call(
+        "translate", tmp_path / "names.txt", "--lang", "en", "--to", "de", "--engine", "dictionary",
+        "--out", tmp_path / "out", "--no-filter", "length", "--keep-english", "0", "--plan", "all",
+        BABELCLIP_CACHE=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert code == 0, error
+    assert read_all(tmp_path / "out").texts == ["hundegesicht"]
