@@ -33,35 +33,25 @@ def train(
     recipe = load_recipe(recipe_file, settings)
     run = _distill if recipe.train.kind == "distill" else _contrastive
     clip = run(recipe, out, image, resume)
-    typer.echo(f"saved {clip.save(out / 'model')} (space {clip.space})")
+    if _writes(recipe):
+        typer.echo(f"saved {clip.save(out / 'model')} (space {clip.space})")
 
 
 def _distill(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
-    import babelclip
-    from babelclip.models.clip import Clip
-    from babelclip.train.distill import distill
+    from babelclip.train.teach import teach
 
-    student = babelclip.load(_needed(recipe.student.model, "student.model"), towers="text")
-    assert student.text is not None  # load(towers="text") returns it or raises
-    targets = babelclip.EmbeddingStore.open(_needed(recipe.teacher.targets, "teacher.targets"))
-    captions = _read(recipe.data.captions, "data.captions")
-    validation = _read(recipe.data.validation, "data.validation") if recipe.data.validation else None
-    result = distill(student.text, captions, targets, recipe, out, validation=validation, resume=resume)
-    _report(result.run.status, result.run.step, out)
-    typer.echo(f"MSE relative to the trivial predictor: {result.relative_mse:.3f}")
-    tower = None
-    if image:
-        pictures = babelclip.load(image, towers="image")
-        pictures.check_space(targets.space, f"the targets in {recipe.teacher.targets} and the picture tower {image}")
-        tower = pictures.image
-    return Clip(
-        space=targets.space,
-        text=student.text,
-        image=tower,
-        languages=tuple(sorted(set(captions.langs))),
-        name=out.name,
-        attribution=student.attribution,
-    )
+    _needed(recipe.student.model, "student.model")
+    taught = teach(recipe, out, image=image, resume=resume)
+    result = taught.result
+    _report(recipe, result.run.status, result.run.step, out)
+    if _writes(recipe):
+        typer.echo(str(result.counts))
+        if result.run.validation:
+            typer.echo(f"MSE relative to the trivial predictor: {result.relative_mse:.3f}")
+        for name, value in result.run.validation.items():
+            first = f"{taught.before[name]:.4g} -> " if name in taught.before else ""
+            typer.echo(f"  {name}: {first}{value:.4g}")
+    return taught.clip
 
 
 def _contrastive(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
@@ -76,16 +66,25 @@ def _contrastive(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
     clip = babelclip.load(_needed(recipe.student.model, "student.model"))
     captions = _read(recipe.data.captions, "data.captions")
     result = train_contrastive(clip, captions, recipe, out, resume=resume)
-    _report(result.run.status, result.run.step, out)
+    _report(recipe, result.run.status, result.run.step, out)
     return clip
 
 
-def _report(status: str, step: int, out: Path) -> None:
+def _writes(recipe: Recipe) -> bool:
+    """Returns whether this process is the one of the run that writes and prints."""
+    from babelclip.train.processes import connect
+
+    return connect(recipe.train).writes
+
+
+def _report(recipe: Recipe, status: str, step: int, out: Path) -> None:
     """Says how far the run came; one that was stopped ends here, saved."""
     if status != "finished":
-        typer.echo(f"stopped at step {step}, saved in {out}. Go on with the same command and --resume.", err=True)
+        if _writes(recipe):
+            typer.echo(f"stopped at step {step}, saved in {out}. Go on with the same command and --resume.", err=True)
         raise typer.Exit(0)
-    typer.echo(f"finished at step {step}; log in {out / 'log.jsonl'}")
+    if _writes(recipe):
+        typer.echo(f"finished at step {step}; log in {out / 'log.jsonl'}")
 
 
 def _read(paths: tuple[str, ...], setting: str) -> Captions:

@@ -1,11 +1,13 @@
 """Teacher learning: a text encoder learns to give, for a caption in any language, the teacher's vector of its source.
 
-The teacher is never called: its vectors lie in an `EmbeddingStore` (M-CLIP: Carlsson et al., LREC 2022; stage 1 of
-AltCLIP: arXiv 2211.06679; Reimers and Gurevych: arXiv 2004.09813). Entry point: `distill`.
+The teacher's vectors lie in an `EmbeddingStore`, or are computed as the run goes (`live.py`). Captions are held in
+memory, or come from a mix of any size (`mix_batches.py`). M-CLIP: Carlsson et al., LREC 2022; stage 1 of AltCLIP: arXiv
+2211.06679; Reimers and Gurevych: arXiv 2004.09813. Entry point: `distill`; `teach.py` goes from a recipe to a model.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,16 +20,20 @@ import torch
 from torch import Tensor, nn
 
 from babelclip.data.captions import Captions
+from babelclip.data.mixer import Mixer
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path
 from babelclip.models.text import TextEncoder
 from babelclip.store import EmbeddingStore
 from babelclip.train import checkpoint, fidelity, loop, losses
-from babelclip.train.batches import length_batches
+from babelclip.train.benchmark import Benchmark, recalls
 from babelclip.train.device import training_device, versions
 from babelclip.train.frozen import FrozenStates, UpperLayers, can_cut
-from babelclip.train.recipe import Recipe, recipe_to_dict, to_toml
-from babelclip.train.texts import Inputs, TokenTable
+from babelclip.train.live import KeptTargets, Targets
+from babelclip.train.mix_batches import Counts, MixBatches
+from babelclip.train.recipe import Recipe, Train, recipe_to_dict, to_toml
+from babelclip.train.text_batches import Batch, CaptionBatches, Rows
+from babelclip.train.texts import Inputs, TokenTable, beyond_room
 from babelclip.train.trainable import count_weights, encoder_layers, select_parameters, set_dropout, trained_layers
 
 _LOG = logging.getLogger(__name__)
@@ -36,21 +42,19 @@ _DISTILL_LOSSES = ("mse", "mse_sum", "cosine", "infonce")
 _TRIVIAL_SAMPLE = 20_000
 
 
-class Batch(NamedTuple):
-    """Inputs of some captions and their mask (N, T); raw targets (N + M, D) float32 and their store positions.
-
-    The first N targets are those of the captions, the others are negatives.
-    """
-
-    inputs: Tensor
-    mask: Tensor
-    targets: Tensor
-    positions: Tensor
-
-
 @dataclass(frozen=True)
 class DistillResult:
-    """What a run of teacher learning did; the student was trained in place."""
+    """What a run of teacher learning did; the student was trained in place.
+
+    Attributes:
+        run: of the loop.
+        trivial_mse: of the targets.
+        captions: how many there are, of a mix its distinct rows.
+        languages: captions by language.
+        trained_weights: single numbers that moved.
+        cached_layers: layers below the trained ones, whose states were kept.
+        counts: captions read, too long ones and those without a target; of a mix, since the program started.
+    """
 
     run: loop.RunResult
     trivial_mse: float
@@ -58,6 +62,7 @@ class DistillResult:
     languages: dict[str, int]
     trained_weights: int
     cached_layers: int
+    counts: Counts = dataclasses.field(default_factory=Counts)
 
     @property
     def relative_mse(self) -> float:
@@ -68,8 +73,8 @@ class DistillResult:
 
 def distill(
     student: TextEncoder,
-    captions: Captions,
-    targets: EmbeddingStore,
+    captions: Captions | Mixer,
+    targets: Targets,
     recipe: Recipe,
     out: Path | str,
     *,
@@ -77,21 +82,25 @@ def distill(
     resume: bool = False,
     weights: np.ndarray | None = None,
     progress: bool = True,
+    benchmark: Benchmark | None = None,
     validate: Callable[[], Mapping[str, float]] | None = None,
 ) -> DistillResult:
     """Trains `student` in place, and returns how it went.
 
     Args:
         student: is brought to float32 and moved to the device of the run.
-        captions: the target of a row is the vector of its `source_id`, or of its own id where that is empty.
-        targets: the teacher's vectors, raw as a rule (see the element-mean trap in `losses`).
+        captions: the target of a row is the vector of its `source_id`, or of its own id where that is empty. A
+            `Mixer` is read window by window, so it may be larger than memory.
+        targets: the teacher's vectors, an `EmbeddingStore` or `LiveTargets`; raw as a rule (see the element-mean trap
+            in `losses`).
         recipe: sections train, student, teacher, data and loss count.
         out: folder for log, checkpoints, the resolved `recipe.toml`, and the frozen states while it runs.
-        validation: held-out captions with targets in the same store: MSE, cosine, trivial MSE, by language too.
+        validation: held-out captions with targets in the same place: MSE, cosine, trivial MSE, by language too.
         resume: go on from the last checkpoint in `out`.
         weights: times that each caption is seen in an epoch (N,); None: by language from the recipe's [data].
         progress: show bars on stderr.
-        validate: further figures, measured with the student as it is, for example R@k on pictures.
+        benchmark: held-out captions with pictures: R@k, by language too.
+        validate: further figures, measured with the student as it is.
 
     Raises:
         BabelclipError: dimensions, spaces, ids or settings do not fit; the message says which and what to do.
@@ -99,8 +108,6 @@ def distill(
     """
     out = Path(out)
     _check(student, targets, recipe)
-    rows = _target_rows(captions, targets)
-    weights = _weights(captions, recipe, weights)
     student.float().to(training_device(recipe.train))
     parameters = select_parameters(
         student,
@@ -108,34 +115,169 @@ def distill(
         setting="student.trainable",
         freeze_embeddings=recipe.student.freeze_embeddings,
     )
-    tokens = TokenTable.from_texts(student, captions.texts)
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out / "recipe.toml") as temporary:
-        temporary.write_text(to_toml(recipe), encoding="utf-8")
-    reader = _reader(student, recipe, out, progress)
-    data = _Data(tokens, reader.inputs(tokens, "train"), targets, rows, recipe, weights)
-    held_out = None if validation is None else _held_out(reader, validation, targets)
+    data: _Captions | _Mix
+    if isinstance(captions, Mixer):
+        data = _Mix(student, captions, targets, recipe, weights)
+    else:
+        data = _Captions(student, captions, targets, recipe, weights)
+    try:
+        return _run(student, data, targets, parameters, recipe, out, validation, benchmark, validate, resume, progress)
+    finally:
+        data.close()
+
+
+def _run(
+    student: TextEncoder,
+    data: _Captions | _Mix,
+    targets: Targets,
+    parameters: dict[str, nn.Parameter],
+    recipe: Recipe,
+    out: Path,
+    validation: Captions | None,
+    benchmark: Benchmark | None,
+    validate: Callable[[], Mapping[str, float]] | None,
+    resume: bool,
+    progress: bool,
+) -> DistillResult:
+    processes = loop.connect(recipe.train)
+    if processes.writes:
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic_path(out / "recipe.toml") as temporary:
+            temporary.write_text(to_toml(recipe), encoding="utf-8")
+    settings = data.settings()
+    last = loop.counted_in_steps(settings, data.batches).steps
+    reader = _reader(student, recipe, last, data.keeps_states, out, progress)
+    # What rank 0 computes and writes, the others find.
+    with processes.main_first():
+        data.prepare(reader)
+        measures = _measures(reader, validation, targets, benchmark, validate)
     set_dropout(student, recipe.student.dropout)
-    trivial = _trivial(targets, rows, recipe.train.seed)
-    languages = captions.language_counts()
+    trivial = data.trivial()
     result = loop.run(
         reader.model,
         _step_loss(recipe, trivial),
-        data,
+        data.batches,
         parameters,
-        recipe.train,
+        settings,
         out,
-        validate=fidelity.validation(reader.model, held_out, recipe.train.tokens_per_batch, validate),
+        validate=measures,
         resume=resume,
-        facts=_facts(recipe, tokens, rows, weights),
-        about={"languages": languages, "versions": versions()},
+        facts=_facts(recipe, data.facts()),
+        about={"languages": data.languages, "versions": versions()},
         progress=progress,
     )
     student.eval()
-    if result.status == "finished":
+    if result.status == "finished" and processes.writes:
         # A cache of hundreds of megabytes that nobody needs any more.
         shutil.rmtree(out / "states", ignore_errors=True)
-    return DistillResult(result, trivial, len(captions), languages, count_weights(parameters), reader.first_layer or 0)
+    cached, moved = reader.first_layer or 0, count_weights(parameters)
+    if processes.writes:
+        _LOG.info("%s", data.counts())
+    return DistillResult(result, trivial, data.size, data.languages, moved, cached, data.counts())
+
+
+class _Captions:
+    """Captions in memory: their tokens, targets and weights."""
+
+    keeps_states = True
+
+    def __init__(
+        self,
+        student: TextEncoder,
+        captions: Captions,
+        targets: Targets,
+        recipe: Recipe,
+        weights: np.ndarray | None,
+    ) -> None:
+        self._recipe, self._targets = recipe, targets
+        self.size, self.languages = len(captions), captions.language_counts()
+        weights = _weights(captions, recipe, weights)
+        rows = _target_rows(captions, targets, recipe.teacher.missing)
+        self._tokens = TokenTable.from_texts(student, captions.texts, captions.langs)
+        long = beyond_room(student.tokenizer, captions.texts, self._tokens.lengths)
+        skipped = long if recipe.student.long == "skip" else np.zeros(self.size, dtype=bool)
+        keep = (rows >= 0) & ~skipped
+        self._counts = Counts(self.size, int(long.sum()), int(skipped.sum()), int((rows < 0).sum()))
+        if not keep.any():
+            raise BabelclipError(
+                f"No caption is left to train on: {self._counts}. Raise student.max_length, set "
+                'long = "truncate" in [student], or give the targets.'
+            )
+        if not keep.all():
+            self._tokens, rows = self._tokens.select(keep), rows[keep]
+            weights = None if weights is None else weights[keep]
+        self._rows, self._weights = rows, weights
+        self.batches = CaptionBatches(self._tokens.lengths, weights, recipe.train)
+
+    def settings(self) -> Train:
+        return self._recipe.train
+
+    def prepare(self, reader: _Reader) -> None:
+        held = self._targets
+        gather = held.gather if isinstance(held, EmbeddingStore) else KeptTargets(held, self._rows).gather
+        seen = self._rows if self._weights is None else self._rows[self._weights > 0]
+        inputs = reader.inputs(self._tokens, "train")
+        self.batches.rows = Rows(inputs, self._tokens.lengths, self._rows, gather, self._recipe, seen)
+        self._gather = gather
+
+    def trivial(self) -> float:
+        return _trivial(self._gather, self._rows, self._recipe.train.seed)
+
+    def facts(self) -> dict[str, Any]:
+        rows, weights = self._rows, self._weights
+        return {
+            "captions": {"count": len(rows), "tokens": self._tokens.fingerprint, "targets": int(rows.sum())},
+            "weights": None if weights is None else float(np.dot(weights, np.arange(1, len(weights) + 1))),
+        }
+
+    def counts(self) -> Counts:
+        return self._counts
+
+    def close(self) -> None:
+        """Holds nothing open."""
+
+
+class _Mix:
+    """A mix, read window by window."""
+
+    # States of a window would have to be computed anew each time it comes.
+    keeps_states = False
+
+    def __init__(
+        self, student: TextEncoder, mixer: Mixer, targets: Targets, recipe: Recipe, weights: np.ndarray | None
+    ) -> None:
+        if weights is not None or recipe.data.weights:
+            raise BabelclipError(
+                "Sampling weights were given with a mix, which has shares of its own. Write languages = { sv = 2 } or "
+                "the weight of a source under [mix], and drop data.weights."
+            )
+        self._recipe = recipe
+        self.batches = MixBatches(student, mixer, targets, recipe)
+        self._mixer, self.size = mixer, len(mixer)
+        self.languages: dict[str, int] = {}
+        for group in mixer.groups:
+            self.languages[group.lang] = self.languages.get(group.lang, 0) + group.rows
+        self._targets = targets
+
+    def settings(self) -> Train:
+        return self.batches.in_steps(self._recipe.train)
+
+    def prepare(self, reader: _Reader) -> None:
+        """Nothing: windows are read when the loop asks."""
+
+    def trivial(self) -> float:
+        rows = self.batches.rows_of(0)
+        return _trivial(rows.gather, rows.positions, self._recipe.train.seed)
+
+    def facts(self) -> dict[str, Any]:
+        kept = self._recipe.teacher.missing
+        return {"mix": {"fingerprint": self._mixer.fingerprint, "window": self.batches.window, "missing": kept}}
+
+    def counts(self) -> Counts:
+        return self.batches.counts
+
+    def close(self) -> None:
+        self.batches.close()
 
 
 class _Reader(NamedTuple):
@@ -162,63 +304,13 @@ class _Reader(NamedTuple):
         )
 
 
-def _reader(student: TextEncoder, recipe: Recipe, out: Path, progress: bool) -> _Reader:
+def _reader(student: TextEncoder, recipe: Recipe, last: int, keeps_states: bool, out: Path, progress: bool) -> _Reader:
     steps = checkpoint.saved_steps(out)
-    finished = bool(steps) and steps[-1] >= recipe.train.steps
+    finished = bool(steps) and steps[-1] >= last
     # A finished run that is resumed makes no step, so no states are computed for it.
-    first_layer = None if finished else _first_layer(student, recipe)
+    first_layer = None if finished or not keeps_states else _first_layer(student, recipe)
     model = student if first_layer is None else UpperLayers(student, first_layer)
     return _Reader(student, model, first_layer, recipe, out, progress)
-
-
-class _Data:
-    """The batches of a run: inputs from `inputs`, targets from the store."""
-
-    def __init__(
-        self,
-        tokens: TokenTable,
-        inputs: Inputs,
-        targets: EmbeddingStore,
-        target_rows: np.ndarray,
-        recipe: Recipe,
-        weights: np.ndarray | None,
-    ) -> None:
-        self.inputs = inputs
-        self.targets = targets
-        self.target_rows = target_rows
-        self.settings = recipe.train
-        self.weights = weights
-        self.negatives = recipe.loss.negatives if "infonce" in recipe.loss_terms() else 0
-        self.distinct = np.unique(target_rows if weights is None else target_rows[weights > 0])
-        # Of the tokens, also where states are kept: the batches are the same with and without them.
-        self.lengths = tokens.lengths
-
-    def plan(self, epoch: int) -> list[np.ndarray]:
-        settings = self.settings
-        return length_batches(
-            self.lengths,
-            epoch=epoch,
-            seed=settings.seed,
-            tokens_per_batch=settings.tokens_per_batch,
-            batch_size=settings.batch_size,
-            weights=self.weights,
-        )
-
-    def load(self, rows: np.ndarray) -> Batch:
-        inputs, mask = self.inputs.load(rows)
-        positions = np.concatenate([self.target_rows[rows], self._drawn(rows)])
-        return Batch(inputs, mask, torch.from_numpy(self.targets.gather(positions)), torch.from_numpy(positions))
-
-    def _drawn(self, rows: np.ndarray) -> np.ndarray:
-        """Returns store positions of negatives; they follow from seed and rows, so a resumed run draws the same."""
-        count = min(self.negatives, len(self.distinct))
-        if not count:
-            return np.empty(0, dtype=np.int64)
-        rng = np.random.default_rng([self.settings.seed, *np.sort(rows)[:8].tolist()])
-        return rng.choice(self.distinct, count, replace=False)
-
-    def tokens(self, rows: np.ndarray) -> int:
-        return int(self.lengths[rows].sum())
 
 
 def _step_loss(recipe: Recipe, trivial: float) -> loop.StepLoss:
@@ -251,7 +343,7 @@ def _step_loss(recipe: Recipe, trivial: float) -> loop.StepLoss:
     return step_loss
 
 
-def _check(student: TextEncoder, targets: EmbeddingStore, recipe: Recipe) -> None:
+def _check(student: TextEncoder, targets: Targets, recipe: Recipe) -> None:
     if targets.dim != student.embed_dim:
         raise BabelclipError(losses.dim_mismatch((len(targets), targets.dim), student.embed_dim))
     if recipe.student.embed_dim not in (None, student.embed_dim):
@@ -269,17 +361,41 @@ def _check(student: TextEncoder, targets: EmbeddingStore, recipe: Recipe) -> Non
         )
 
 
-def _target_rows(captions: Captions, targets: EmbeddingStore) -> np.ndarray:
-    """Returns the place of each caption's target in the store (N,) int64."""
+def _target_rows(captions: Captions, targets: Targets, missing: str = "error") -> np.ndarray:
+    """Returns the position of each caption's target (N,) int64; -1 where it lacks and `missing` is "drop"."""
     if not len(captions):
         raise BabelclipError("There are no captions: give a file with at least one readable row.")
     sources = captions.table.column("source_id").to_pylist()
     wanted = [own if source is None else source for own, source in zip(captions.ids, sources, strict=True)]
-    return np.asarray(targets.positions(wanted), dtype=np.int64)
+    rows = targets.find(wanted) if missing == "drop" else targets.positions(wanted)
+    return np.asarray(rows, dtype=np.int64)
 
 
-def _held_out(reader: _Reader, captions: Captions, targets: EmbeddingStore) -> fidelity.HeldOut:
-    tokens = TokenTable.from_texts(reader.student, captions.texts)
+def _measures(
+    reader: _Reader,
+    validation: Captions | None,
+    targets: Targets,
+    benchmark: Benchmark | None,
+    further: Callable[[], Mapping[str, float]] | None,
+) -> Callable[[], Mapping[str, float]] | None:
+    """Returns the validation of a run: fidelity to held-out targets, R@k on pictures, then the caller's figures."""
+    parts: list[Callable[[], Mapping[str, float]]] = []
+    budget = reader.recipe.train.tokens_per_batch
+    if validation is not None:
+        held_out = _held_out(reader, validation, targets)
+        parts.append(lambda: fidelity.measure(reader.model, held_out, budget))
+    if benchmark is not None:
+        texts = benchmark.captions
+        tokens = TokenTable.from_texts(reader.student, texts.texts, texts.langs)
+        inputs, lengths, dim = reader.inputs(tokens, "benchmark"), tokens.lengths, reader.student.embed_dim
+        parts.append(lambda: recalls(benchmark, fidelity.features_of(reader.model, inputs, lengths, dim, budget)))
+    if further is not None:
+        parts.append(further)
+    return (lambda: {name: value for part in parts for name, value in part().items()}) if parts else None
+
+
+def _held_out(reader: _Reader, captions: Captions, targets: Targets) -> fidelity.HeldOut:
+    tokens = TokenTable.from_texts(reader.student, captions.texts, captions.langs)
     vectors = targets.gather(_target_rows(captions, targets))
     return fidelity.HeldOut(reader.inputs(tokens, "validation"), tokens.lengths, vectors, list(captions.langs))
 
@@ -316,18 +432,13 @@ def _first_layer(student: TextEncoder, recipe: Recipe) -> int | None:
     return len(layers) - count
 
 
-def _trivial(targets: EmbeddingStore, rows: np.ndarray, seed: int) -> float:
+def _trivial(gather: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, seed: int) -> float:
     sample = rows
     if len(rows) > _TRIVIAL_SAMPLE:
         sample = np.random.default_rng(seed).choice(rows, _TRIVIAL_SAMPLE, replace=False)
-    return float(losses.trivial_mse(torch.from_numpy(targets.gather(sample)).double()))
+    return float(losses.trivial_mse(torch.from_numpy(gather(sample)).double()))
 
 
-def _facts(recipe: Recipe, tokens: TokenTable, rows: np.ndarray, weights: np.ndarray | None) -> dict[str, Any]:
+def _facts(recipe: Recipe, of_data: dict[str, Any]) -> dict[str, Any]:
     content = recipe_to_dict(recipe)
-    return {
-        "student": content["student"],
-        "loss": content["loss"],
-        "captions": {"count": len(rows), "tokens": tokens.fingerprint, "targets": int(rows.sum())},
-        "weights": None if weights is None else float(np.dot(weights, np.arange(1, len(weights) + 1))),
-    }
+    return {"student": content["student"], "loss": content["loss"], **of_data}

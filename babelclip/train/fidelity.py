@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,28 +46,19 @@ def fidelity(features: np.ndarray, targets: np.ndarray, langs: Sequence[str]) ->
     return figures
 
 
-def measure(model: nn.Module, held_out: HeldOut, token_budget: int) -> dict[str, float]:
-    """Returns `fidelity` of the model's raw vectors (inputs, mask -> (N, D)) on held-out captions."""
-    features = np.empty(held_out.targets.shape, dtype=np.float32)
+def features_of(model: nn.Module, inputs: Inputs, lengths: np.ndarray, dim: int, token_budget: int) -> np.ndarray:
+    """Returns the model's raw vectors (N, D) float32 of inputs of N texts with `lengths` (N,) tokens; D = `dim`."""
+    features = np.empty((len(lengths), dim), dtype=np.float32)
     device = next(model.parameters()).device
     with inference(model):
-        for rows in token_batches(held_out.lengths.tolist(), token_budget):
-            inputs, mask = held_out.inputs.load(rows)
-            features[rows] = model(inputs.to(device), mask.to(device)).float().cpu().numpy()
+        for rows in token_batches(lengths.tolist(), token_budget):
+            read, mask = inputs.load(rows)
+            features[rows] = model(read.to(device), mask.to(device)).float().cpu().numpy()
+    return features
+
+
+def measure(model: nn.Module, held_out: HeldOut, token_budget: int) -> dict[str, float]:
+    """Returns `fidelity` of the model's raw vectors (inputs, mask -> (N, D)) on held-out captions."""
+    dim = held_out.targets.shape[1]
+    features = features_of(model, held_out.inputs, held_out.lengths, dim, token_budget)
     return fidelity(features, held_out.targets, held_out.langs)
-
-
-def validation(
-    model: nn.Module,
-    held_out: HeldOut | None,
-    token_budget: int,
-    further: Callable[[], Mapping[str, float]] | None,
-) -> Callable[[], Mapping[str, float]] | None:
-    """Returns the validation of a run: fidelity on held-out captions, then the caller's `further` figures."""
-    if held_out is None:
-        return further
-
-    def validate() -> dict[str, float]:
-        return measure(model, held_out, token_budget) | dict(further() if further else {})
-
-    return validate

@@ -84,8 +84,10 @@ class Student:
 
     model: str = _setting("", "folder or name of the student")
     pooling: Literal["", "mean", "cls", "eos", "max"] = _setting("", "of the token states; empty = as the model")
-    head: Literal["", "linear", "tanh+linear", "mlp"] = _setting("", "a new head of this form; empty = as the model")
-    embed_dim: int | None = _setting(None, "dimension of its head; absent = as it is", least=1)
+    head: Literal["", "linear", "tanh+linear", "mlp", "norm+linear"] = _setting(
+        "", "a new head of this form (norm+linear: AltCLIP's); empty = as the model, linear where it has none"
+    )
+    embed_dim: int | None = _setting(None, "dimension of its head; absent = that of the targets", least=1)
     max_length: int = _setting(0, "most tokens of a text, special ones included; 0 = as the model", least=0)
     long: Literal["truncate", "skip"] = _setting("truncate", "what happens to longer texts; both are counted")
     trainable: str = _setting("all", "all, head, or last N layers")
@@ -102,6 +104,12 @@ class Teacher:
     space: str = _setting("", "space that the targets must have; empty = any")
     model: str = _setting("", "folder or name of a teacher that computes targets as it goes, where no store is given")
     target: Literal["projected", "pooled"] = _setting("projected", "vector of a live teacher: after or before its head")
+    sources: tuple[str, ...] = _setting(
+        (), "captions whose texts a live teacher reads, by id; empty = those of the data, or of its folder sources/"
+    )
+    missing: Literal["error", "drop"] = _setting(
+        "error", "captions without a target: an error, or left out and counted"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +122,9 @@ class Data:
     weights: Mapping[str, float] = _setting(
         {}, "language = times an epoch that its captions are seen; absent = 1", least=0.0
     )
-    sources: Mapping[str, float] = _setting({}, "caption file = its weight in the mix; absent = 1", least=0.0)
-    temperature: float = _setting(1.0, "1 = languages by their size; larger makes them more equal", above=0.0)
-    english_share: float | None = _setting(None, "share of English rows in the mix; absent = by its size", least=0.0)
+    window: int = _setting(65536, "rows of a mix that are read ahead and batched by length together", least=1)
+    strict: bool = _setting(False, "a caption whose picture is missing or unreadable is an error, else left out")
+    workers: int = _setting(0, "processes that decode pictures; 0 = threads", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,10 +144,15 @@ class Towers:
 
     image: str = _setting("locked", "locked, head, last N layers, or free")
     text: str = _setting("free", "locked, head, last N layers, or free")
-    image_features: str = _setting("", "EmbeddingStore of the vectors of a locked picture tower; empty = compute them")
-    text_features: str = _setting("", "EmbeddingStore of the vectors of a locked text tower; empty = compute them")
-    logit_scale: Literal["free", "locked"] = _setting("free", "locked keeps the temperature")
-    max_logit_scale: float = _setting(100.0, "upper clamp of the logit scale", above=0.0)
+    image_model: str = _setting("", "folder or name of the model with the picture tower; empty = student.model")
+    image_features: str = _setting(
+        "", "store of a locked picture tower's vectors by picture; empty = computed once, live = at each step"
+    )
+    text_features: str = _setting(
+        "", "store of a locked text tower's vectors by caption id; empty = computed once, live = at each step"
+    )
+    logit_scale: Literal["free", "locked"] = _setting("free", "locked keeps the temperature, and the bias of sigmoid")
+    max_logit_scale: float = _setting(100.0, "upper clamp of the logit scale; the lower one is 1", least=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +169,11 @@ class Tension:
 class Sts:
     """`[sts]`: supervised sentence similarity."""
 
-    stage: Literal["sts", "nli"] = _setting("sts", "sts = regression of the cosine, nli = three classes of a pair")
+    stage: Literal["sts", "nli"] = _setting("sts", "sts = regression of the cosine, nli = classes of pairs before it")
+    nli_loss: Literal["softmax", "ranking"] = _setting(
+        "softmax", "nli: three classes of (u, v, |u - v|), or the entailed hypothesis among all of the batch"
+    )
+    scale: float = _setting(20.0, "nli, ranking: factor on the cosines", above=0.0)
     pairs: tuple[str, ...] = _setting((), "files of scored pairs")
     validation: tuple[str, ...] = _setting((), "held-out files of scored pairs")
 
@@ -191,7 +208,10 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One training run. Every field but `stages` is a section of the TOML file."""
+    """One training run. Every field but `stages` is a section of the TOML file.
+
+    `mix` is the table that `babelclip.data.mix.Mix.from_table` reads, checked by it; empty where there is none.
+    """
 
     train: Train = Train()
     student: Student = Student()
@@ -202,6 +222,7 @@ class Recipe:
     tension: Tension = Tension()
     sts: Sts = Sts()
     classify: Classify = Classify()
+    mix: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
 
     def loss_terms(self) -> dict[str, float]:
@@ -213,9 +234,9 @@ class Recipe:
 
 
 def sections() -> dict[str, type]:
-    """Returns the dataclass of each section of a recipe, in the order of the file."""
+    """Returns the dataclass of each section of a recipe, in the order of the file; `[mix]` has its own."""
     kinds = typing.get_type_hints(Recipe)
-    del kinds["stages"]
+    del kinds["stages"], kinds["mix"]
     return kinds
 
 
@@ -249,13 +270,15 @@ def recipe_from_dict(content: Mapping[str, Any]) -> Recipe:
         if section == "stages":
             made["stages"] = _stages(values)
             continue
-        if section not in kinds:
-            raise BabelclipError(f"Section [{section}] is not known. {did_you_mean(section, [*kinds, 'stages'])}")
+        if section not in kinds and section != "mix":
+            raise BabelclipError(
+                f"Section [{section}] is not known. {did_you_mean(section, [*kinds, 'mix', 'stages'])}"
+            )
         if not isinstance(values, Mapping):
             raise BabelclipError(
                 f"{section} = {values!r} stands outside a section. Write it under [section], for example [train]."
             )
-        made[section] = _section_from_dict(section, kinds[section], values)
+        made[section] = _mix(values) if section == "mix" else _section_from_dict(section, kinds[section], values)
     recipe = Recipe(**made)
     check_recipe(recipe, LOSSES)
     stage_recipes(recipe)  # raises where one is wrong
@@ -290,6 +313,8 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
         }
         for section in sections()
     }
+    if recipe.mix:
+        content["mix"] = dict(recipe.mix)
     if recipe.stages:
         content["stages"] = [
             {"name": stage.name, **{section: dict(values) for section, values in stage.sections.items()}}
@@ -337,6 +362,11 @@ def apply_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 def _set_override(content: dict[str, Any], override: str, parts: Sequence[str], text: str) -> None:
     section, key, *entry = parts
     kinds = sections()
+    if section == "mix":
+        # Only a recipe that has one pays for numpy.
+        from babelclip.data.mix import Mix
+
+        kinds["mix"] = Mix
     if section not in kinds:
         raise BabelclipError(f"Section {section!r} in {override!r} is not known. {did_you_mean(section, kinds)}")
     kind, name = _kind_of(section, kinds[section], key), ".".join(parts)
@@ -377,6 +407,12 @@ def describe() -> list[tuple[str, str, str, str]]:
             shown = "" if value is None else toml(list(value) if isinstance(value, tuple) else value)
             rows.append((f"{section}.{field.name}", kind_name(kinds[field.name]), shown, field.metadata["about"]))
     return rows
+
+
+def _mix(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    from babelclip.data.mix import Mix
+
+    return Mix.from_table(table).to_table()
 
 
 def _section_from_dict(section: str, section_type: type, values: Mapping[str, Any]) -> Any:

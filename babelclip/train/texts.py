@@ -8,9 +8,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from babelclip.models.text import TextEncoder
+from babelclip.models.tokenization import TextTokenizer
 
 _TOKENISE_AT_ONCE = 65536
 
@@ -37,21 +39,53 @@ class TokenTable:
         self.fingerprint = hashlib.sha256(flat.tobytes() + lengths.tobytes()).hexdigest()[:16]
 
     @classmethod
-    def from_texts(cls, student: TextEncoder, texts: Sequence[str]) -> TokenTable:
-        """Returns the texts tokenised as `student` does it: truncated, prefix and special tokens included."""
+    def from_texts(cls, student: TextEncoder, texts: Sequence[str], langs: Sequence[str] | None = None) -> TokenTable:
+        """Returns the texts tokenised as `student` does it: truncated, prefix and special tokens included.
+
+        `langs` (N,) is read by students whose first token names the language (NLLB).
+        """
         flat: list[np.ndarray] = []
         lengths: list[int] = []
         for start in range(0, len(texts), _TOKENISE_AT_ONCE):
-            ids = student.tokenize(texts[start : start + _TOKENISE_AT_ONCE])
+            part = slice(start, start + _TOKENISE_AT_ONCE)
+            ids = student.tokenize(texts[part], None if langs is None else langs[part])
             lengths += [len(row) for row in ids]
             flat.append(np.fromiter((token for row in ids for token in row), dtype=np.int32))
         joined = np.concatenate(flat) if flat else np.empty(0, np.int32)
         return cls(joined, np.asarray(lengths, dtype=np.int64), student.tokenizer.pad_id)
 
+    def select(self, keep: np.ndarray) -> TokenTable:
+        """Returns the texts that a mask (N,) bool keeps, in their order."""
+        return TokenTable(self.flat[np.repeat(keep, self.lengths)], self.lengths[keep], self.pad_id)
+
     def load(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Returns `input_ids` and `attention_mask` (N, T) int64, T the longest of these rows."""
         ids, mask = padded(self.flat, self.offsets, rows, np.dtype(np.int64), self.pad_id)
         return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def beyond_room(tokenizer: TextTokenizer, texts: Sequence[str], lengths: np.ndarray) -> np.ndarray:
+    """Returns a mask (N,) bool of the texts that have more tokens than `tokenizer` keeps.
+
+    Args:
+        tokenizer: is left as it is.
+        texts: N texts.
+        lengths: tokens of each, truncated (N,): only those as long as can be are looked at again.
+    """
+    full = np.flatnonzero(lengths >= tokenizer.max_length)
+    long = np.zeros(len(lengths), dtype=bool)
+    if len(full):
+        # A copy: another thread may use the tokenizer, and its truncation is a setting of the whole.
+        longer = TextTokenizer(
+            Tokenizer.from_str(tokenizer.to_json()),
+            max_length=tokenizer.max_length + 1,
+            pad_id=tokenizer.pad_id,
+            prefix=tokenizer.prefix,
+            cleaning=tokenizer.cleaning,
+        )
+        ids = longer([texts[place] for place in full.tolist()])
+        long[full] = [len(row) > tokenizer.max_length for row in ids]
+    return long
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
