@@ -83,18 +83,19 @@ class Dictionary:
     skipped: dict[str, int]
 
 
-def read_dictionary(folder: Path, lang: str, words: Mapping[str, bool]) -> Dictionary:
+def read_dictionary(folder: Path, lang: str, words: Mapping[str, bool], part: DebianPart | None = None) -> Dictionary:
     """Returns the first translation of English nouns.
 
     Where the dictionary does not say that an entry is a noun, it is used if the word has no other entry and is hardly
     ever anything but a noun. A word whose entries disagree is left out.
 
     Args:
-        folder: with the files of `DICTIONARIES[lang]`.
-        lang: a key of `DICTIONARIES`.
+        folder: with the files of the part.
+        lang: of the translations.
         words: nouns in lower case, and whether each is hardly ever another part of speech.
+        part: the dictionary; None: `DICTIONARIES[lang]`.
     """
-    archive, index = (folder / name for name in DICTIONARIES[lang].kept)
+    archive, index = (folder / name for name in (part or DICTIONARIES[lang]).kept)
     skipped: Counter[str] = Counter()
     try:
         content = gzip.decompress(archive.read_bytes())

@@ -138,10 +138,12 @@ def write_sentence_encoder(folder: Path, seed: int = 0) -> Path:
 
 
 def write_dictionary(folder: Path, lang: str, entries: Sequence[tuple[str, str | bytes]]) -> None:
-    """A FreeDict dictionary for dictd: entries one behind the other in a gzip file, their places in an index."""
-    code = {"ar": "ara", "de": "deu", "es": "spa", "fr": "fra", "ja": "jpn", "pt": "por", "ru": "rus", "tr": "tur"}[
-        lang
-    ]
+    """A FreeDict dictionary for dictd: entries one behind the other in a gzip file, their places in an index.
+
+    `lang` is a language of the demo's dictionaries, or the code of FreeDict.
+    """
+    codes = {"ar": "ara", "de": "deu", "es": "spa", "fr": "fra", "ja": "jpn", "pt": "por", "ru": "rus", "tr": "tur"}
+    code = codes.get(lang, lang)
     content, index = b"about this dictionary\n", ["00databaseinfo\tA\tW"]
     for word, text in entries:
         block = (text if isinstance(text, bytes) else text.encode()) + b"\n"

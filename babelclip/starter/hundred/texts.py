@@ -26,13 +26,12 @@ from babelclip.errors import BabelclipError
 from babelclip.files import write_json
 from babelclip.starter import sources, words
 from babelclip.starter.debian import DebianPart, Found, find_folders, left_out
-from babelclip.starter.freedict import DICTIONARIES
-from babelclip.starter.hundred import catalogues, cldr, descriptions, gcompris, gettext
+from babelclip.starter.hundred import catalogues, cldr, descriptions, dictionaries, gcompris, gettext
 from babelclip.starter.hundred.npm import find_package
 from babelclip.starter.parts import CLASS_DESCRIPTIONS, CLASS_NAMES
 from babelclip.starter.sources import Row
 from babelclip.starter.tuxpaint import STAMPS, read_stamps
-from babelclip.starter.wordnet import WORDNET
+from babelclip.starter.wordnet import WORDNET, Nouns, read_nouns
 from babelclip.starter.words import Corpus, Source
 
 Say = Callable[[str], None]
@@ -47,9 +46,9 @@ SOURCES: dict[str, Source] = {
     "Wesnoth": Source(most=400),
     "Debian descriptions": Source(most=250),
     "GIMP": Source(most=80),
-    **{
-        name: dataclasses.replace(source, weight=1.0) for name, source in words.SOURCES.items() if name != "emoji names"
-    },
+    "more dictionaries": Source(most=3000),
+    # The demo takes parts of these, to stay within its minutes; the emoji names of CLDR take the place of its own.
+    **{name: Source() for name in words.SOURCES if name != "emoji names"},
 }
 # What XLM-R was pretrained on (Conneau et al., 2020): the student's backbone began there.
 BACKBONE_LANGUAGES = frozenset(
@@ -60,7 +59,13 @@ BACKBONE_LANGUAGES = frozenset(
 # Of other languages one text in five is taught: what a few upper layers can learn of them is little.
 _OTHERS = 5
 _OF_STARTER = tuple(name for name in SOURCES if name in words.SOURCES)
-PACKAGES: tuple[DebianPart, ...] = (*catalogues.WESNOTH, catalogues.GIMP, gcompris.WORDS, *words.PACKAGES)
+PACKAGES: tuple[DebianPart, ...] = (
+    *catalogues.WESNOTH,
+    catalogues.GIMP,
+    gcompris.WORDS,
+    *dictionaries.MORE_DICTIONARIES.values(),
+    *words.PACKAGES,
+)
 ATTRIBUTION: tuple[str, ...] = tuple(
     dict.fromkeys(
         (
@@ -154,12 +159,14 @@ def _catalogue_rows(places: Sequence[Found], skipped: Counter[str]) -> dict[str,
 
 
 def _starter_rows(places: Sequence[Found], seed: int, skipped: Counter[str]) -> dict[str, list[Row]]:
-    of_words = {WORDNET, *DICTIONARIES.values()}
-    folders = {place.part: place.folder for place in places if place.part in of_words and place.folder is not None}
+    """Returns the rows of the demo's sources, and of more dictionaries for the same English nouns."""
+    folders = {place.part: place.folder for place in places if place.folder is not None}
     no_names = Captions.from_columns(text=["-"], lang="en")  # the emoji names of CLDR take their place
     rows, of_readers = sources.read_sources(_OF_STARTER, no_names, folders, seed)
     skipped.update(of_readers)
-    return rows
+    nouns = read_nouns(folders[WORDNET]) if WORDNET in folders else Nouns()
+    wanted = sources.dictionary_words(sources.class_names(), sources.taught_synsets(nouns), nouns.words)
+    return {"more dictionaries": dictionaries.dictionary_rows(folders, wanted, skipped), **rows}
 
 
 def write_texts(corpus: Corpus, folder: Path) -> dict[str, Any]:
