@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
+import torch
 
 import babelclip
 from babelclip.errors import BabelclipError
@@ -29,6 +30,7 @@ from babelclip.models.checkpoints.files.preprocess_files import (
 from babelclip.models.checkpoints.files.tokenizer_files import read_tokenizer
 from babelclip.models.cleaning import cleaning_rule
 from babelclip.models.clip import Clip
+from babelclip.train import losses
 from tests.golden.inputs import TEXTS, pictures
 from tests.golden.many_pictures import many_pictures
 
@@ -98,9 +100,32 @@ def tokenizer_cases(path: Path) -> Iterator[dict]:
     yield {"case": path.parent.name, "array": "ids", "items": len(expected), "differing": differing}
 
 
+def loss_cases(folder: Path) -> Iterator[dict]:
+    """One case for each value and gradient of the contrastive losses."""
+    with np.load(folder / "expected.npz") as archive:
+        expected = dict(archive)
+    for name, array in contrastive_losses(expected).items():
+        difference = float(np.abs(array - expected[name]).max())
+        yield {"case": folder.name, "array": name, "items": array.size, "max_abs": difference}
+
+
+def contrastive_losses(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Values and gradients of our losses on the vectors, scale and bias in `given`, by the names that it has."""
+    names = ["image_features", "text_features", "scale", "bias"]
+    found = {}
+    for prefix, count, loss in (("clip", 3, losses.clip_loss), ("sigmoid", 4, losses.sigmoid_loss)):
+        leaves = [torch.from_numpy(given[name]).requires_grad_() for name in names[:count]]
+        value = loss(*leaves)
+        for name, gradient in zip(names, torch.autograd.grad(value, leaves), strict=False):
+            found[f"{prefix}_d_{name}"] = gradient.numpy()
+        found[prefix] = value.detach().numpy()
+    return found
+
+
 def main() -> None:
     root = Path(sys.argv[1])
     parts = [(path.parent, checkpoint_cases) for path in sorted(root.glob("*/expected.npz"))]
+    parts += [(path.parent, loss_cases) for path in root.glob("losses/*/expected.npz")]
     parts += [(path, preprocess_cases) for path in sorted(root.glob("preprocess*.json"))]
     parts += [(path, cleaning_cases) for path in root.glob("cleaning.json")]
     parts += [(path, tokenizer_cases) for path in sorted(root.glob("tokenizer_*/expected.json"))]

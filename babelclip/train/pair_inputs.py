@@ -1,0 +1,96 @@
+"""How texts and pictures come into the steps of a contrastive run: through their tower, or as vectors.
+
+A locked tower runs once for each item: its vectors are in a store that the caller gives, or are computed into the
+run's folder. With "live" in [towers] it runs at each step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from babelclip.data.captions import Captions
+from babelclip.models.clip import Clip
+from babelclip.models.decoding import decoder_pool
+from babelclip.store import EmbeddingStore
+from babelclip.train import pictures
+from babelclip.train.pair_batches import LiveTexts, TextInputs
+from babelclip.train.processes import Processes
+from babelclip.train.recipe import Recipe
+from babelclip.train.towers import is_locked
+
+# Instead of a store in `towers.image_features` and `towers.text_features`.
+LIVE = "live"
+
+
+class PairInputs:
+    """Opens what the steps read; `skipped` counts captions that were left out, by reason."""
+
+    def __init__(
+        self,
+        clip: Clip,
+        recipe: Recipe,
+        out: Path,
+        processes: Processes,
+        stack: contextlib.ExitStack,
+        progress: bool,
+    ) -> None:
+        """Takes the run; decoders live as long as `stack`."""
+        self.clip, self.recipe, self.out, self.processes = clip, recipe, out, processes
+        self.stack, self.progress = stack, progress
+        self.skipped: dict[str, int] = {}
+
+    def of_pictures(
+        self, captions: Captions, paths: Mapping[str, Path] | None, store: EmbeddingStore | None
+    ) -> tuple[Captions, pictures.PictureInputs]:
+        """Returns the captions that have a picture, and the pictures."""
+        strict, workers = self.recipe.data.strict, self.recipe.data.workers
+        places = pictures.paths_of(captions, paths)
+        captions, self.skipped = pictures.usable(captions, places, store, strict=strict)
+        places = {name: places[name] for name in pictures.paths_of(captions, paths)}
+        tower = self.clip.image
+        if store is None and is_locked(self.recipe.towers.image) and self.recipe.towers.image_features != LIVE:
+            assert tower is not None  # _check refuses it
+            with self.processes.main_first():
+                store = pictures.computed_once(
+                    tower,
+                    places,
+                    self.out / "image_features",
+                    space=self.clip.space,
+                    model=self.clip.name or self.clip.space,
+                    workers=workers,
+                    strict=strict,
+                    progress=self.progress and self.processes.writes,
+                )
+            captions, unreadable = pictures.usable(captions, places, store, strict=strict, absent=pictures.UNREADABLE)
+            self.skipped |= unreadable
+            places = {name: places[name] for name in pictures.paths_of(captions, paths)}
+        if store is not None:
+            return captions, pictures.Vectors(store, list(places))
+        assert tower is not None
+        pool = self.stack.enter_context(decoder_pool(workers, len(places)))
+        return captions, pictures.Pixels(tower.preprocess, list(places.values()), pool, strict=strict)
+
+    def of_texts(self, captions: Captions, store: EmbeddingStore | None) -> TextInputs | pictures.Vectors:
+        """Returns the texts as tokens, or as vectors of a locked tower."""
+        tower = self.clip.text
+        locked = is_locked(self.recipe.towers.text) and self.recipe.towers.text_features != LIVE
+        if store is None and locked:
+            assert tower is not None  # _check refuses it
+            text_of = dict(zip(captions.ids, captions.texts, strict=True))
+            with self.processes.main_first():
+                store = pictures.once(
+                    self.out / "text_features",
+                    captions.ids,
+                    lambda ids: (ids, tower.encode([text_of[name] for name in ids], normalize=False)),
+                    self.clip.space,
+                    self.clip.name or self.clip.space,
+                    tower.embed_dim,
+                    "text",
+                    self.progress and self.processes.writes,
+                )
+        if store is not None:
+            return pictures.Vectors(store, captions.ids, "texts")
+        assert tower is not None
+        return LiveTexts.of(tower, captions.texts)

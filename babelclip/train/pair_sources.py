@@ -1,0 +1,85 @@
+"""What a contrastive recipe names, opened: both towers, captions with their pictures, stores, the benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import babelclip
+from babelclip.data.captions import Captions
+from babelclip.data.sources import image_root, read_all
+from babelclip.errors import BabelclipError
+from babelclip.models.clip import Clip
+from babelclip.store import EmbeddingStore
+from babelclip.train.recall import Benchmark
+from babelclip.train.recipe import Recipe
+from babelclip.train.towers import is_locked
+
+
+def open_towers(recipe: Recipe) -> Clip:
+    """Returns the clip to train: `student.model`, with the picture tower of `towers.image_model` where that is named.
+
+    The space, the logit scale and its bias are then those of the picture tower's model.
+
+    Raises:
+        BabelclipError: no model is named, or the towers do not fit.
+    """
+    model, other = recipe.student.model, recipe.towers.image_model
+    if not model:
+        raise BabelclipError(
+            'The recipe does not say student.model, which contrastive training needs. Write model = "…" under '
+            "[student], or give --set student.model=…"
+        )
+    if not other:
+        # The tower may be absent from the folder, or not needed: what is lacking is said by the training.
+        stored = recipe.towers.image_features not in ("", "live") and is_locked(recipe.towers.image)
+        return babelclip.load(model, towers="text" if stored and not recipe.data.benchmark else "both")
+    text, image = babelclip.load(model, towers="text"), babelclip.load(other, towers="image")
+    return Clip(
+        space=image.space,
+        text=text.text,
+        image=image.image,
+        logit_scale=image.logit_scale if image.logit_scale is not None else text.logit_scale,
+        logit_bias=image.logit_bias if image.logit_scale is not None else text.logit_bias,
+        languages=text.languages,
+        name=text.name,
+        attribution=tuple(dict.fromkeys((*text.attribution, *image.attribution))),
+    )
+
+
+def open_pairs(sources: Sequence[str], setting: str) -> tuple[Captions, dict[str, Path]]:
+    """Returns the captions of some sources, and where each picture lies, by its name.
+
+    Raises:
+        BabelclipError: no source is named, or two of them call different pictures by one name.
+    """
+    if not sources:
+        raise BabelclipError(
+            f'The recipe does not say {setting}, which this training needs. Write captions = ["…"] under [data], or '
+            f"give --set {setting}=…"
+        )
+    parts, paths = [], dict[str, Path]()
+    for source in sources:
+        part = read_all(source)
+        parts.append(part)
+        for name in dict.fromkeys(name for name in part.table["image"].to_pylist() if name):
+            path = image_root(source) / name
+            if paths.setdefault(name, path) != path:
+                raise BabelclipError(
+                    f"{setting} names two pictures {name!r}: {paths[name]} and {path}. A name is the id of a picture: "
+                    "rename one, or put both sources into one folder."
+                )
+    return Captions.concat(parts), paths
+
+
+def open_benchmark(recipe: Recipe) -> Benchmark | None:
+    """Returns the captions of `data.benchmark` with their pictures, None where none is named."""
+    if not recipe.data.benchmark:
+        return None
+    captions, paths = open_pairs(recipe.data.benchmark, "data.benchmark")
+    return Benchmark(captions.require_images(), paths)
+
+
+def store_of(path: str) -> EmbeddingStore | None:
+    """Returns the store of a setting of [towers]; None for vectors that are to be computed."""
+    return None if path in ("", "live") else EmbeddingStore.open(path)
