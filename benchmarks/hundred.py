@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -202,6 +203,11 @@ def peer(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.data)
     data = np.load(folder / "data.npz")
     model = st.SentenceTransformer(str(folder / "student"), device="cpu", prompts={})
+    if arguments.layers:
+        first = model[0].auto_model.config.num_hidden_layers - arguments.layers
+        for name, parameter in model[0].named_parameters():
+            place = re.search(r"encoder\.layer\.(\d+)\.", name)
+            parameter.requires_grad_(place is not None and int(place[1]) >= first)
     train = Dataset.from_dict(
         {"sentence": data["texts"].tolist(), "label": data["targets"].astype(np.float32).tolist()}
     )
@@ -250,6 +256,7 @@ def main() -> None:
     training = verbs.add_parser("peer")
     training.add_argument("--data", required=True)
     training.add_argument("--lr", type=float, default=2e-5)
+    training.add_argument("--layers", type=int, default=0, help="train the upper layers and the head; 0 = everything")
     arguments = parser.parse_args()
     if arguments.verb == "data":
         peer_data(arguments)
