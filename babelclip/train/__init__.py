@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from babelclip.train.recipe import Recipe, load_recipe
     from babelclip.train.ridge import fit_ridge, pooled_features, set_linear_head
     from babelclip.train.stages import StagesResult, run_stages
+    from babelclip.train.sts import StsResult, train_nli, train_sts
+    from babelclip.train.tension import TensionResult, train_tension
 
 _HOME = {
     "ContrastiveResult": "contrastive",
@@ -32,6 +34,11 @@ _HOME = {
     "set_linear_head": "ridge",
     "StagesResult": "stages",
     "run_stages": "stages",
+    "StsResult": "sts",
+    "train_nli": "sts",
+    "train_sts": "sts",
+    "TensionResult": "tension",
+    "train_tension": "tension",
 }
 
 __all__ = [
@@ -42,6 +49,8 @@ __all__ = [
     "Recipe",
     "RunResult",
     "StagesResult",
+    "StsResult",
+    "TensionResult",
     "distill",
     "fit_ridge",
     "load_recipe",
@@ -49,6 +58,9 @@ __all__ = [
     "run_stages",
     "set_linear_head",
     "train_contrastive",
+    "train_nli",
+    "train_sts",
+    "train_tension",
 ]
 
 

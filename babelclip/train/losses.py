@@ -148,6 +148,108 @@ def sigmoid_loss(
     return -functional.logsigmoid(signs * (logit_scale * cosines + logit_bias)).sum() / len(cosines)
 
 
+def tension_loss(first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
+    """Returns the mean loss of Contrastive Tension: each pair's raw dot product z is a yes or no of its own.
+
+    -1/N sum_n [y_n log sigmoid(z_n) + (1 - y_n) log sigmoid(-z_n)], z_n = first_n . second_n. Carlsson et al.
+    (ICLR 2021), with the mean over pairs that their code takes; no temperature.
+
+    Args:
+        first: vectors of one encoder (N, D), not normalised.
+        second: vectors of the other encoder (N, D), not normalised.
+        labels: (N,), 1 where both encoders read the same sentence, 0 where they read two.
+
+    Raises:
+        BabelclipError: the shapes differ.
+    """
+    check_shapes(first, second, "vectors of f1", "vectors of f2")
+    if labels.shape != first.shape[:1]:
+        raise BabelclipError(f"{tuple(labels.shape)} labels were given for {len(first)} pairs: give one for each.")
+    return functional.binary_cross_entropy_with_logits((first * second).sum(dim=-1), labels.to(first.dtype))
+
+
+def tension_in_batch(
+    first: Tensor,
+    second: Tensor,
+    logit_scale: Tensor | float,
+    *,
+    all_first: Tensor | None = None,
+    all_second: Tensor | None = None,
+    start: int = 0,
+) -> Tensor:
+    """Returns the loss of in-batch Contrastive Tension: both encoders read the same N sentences, others are negatives.
+
+    Mean of the cross-entropies f1 -> f2 and f2 -> f1 over scaled cosines, as `clip_loss` of two text encoders; the
+    variant that sentence-transformers calls ContrastiveTensionLossInBatchNegatives. The sentences must differ.
+
+    Args:
+        first: vectors of one encoder (N, D), normalised here.
+        second: vectors of the other encoder (N, D), normalised here.
+        logit_scale: factor of the cosines, already exponentiated.
+        all_first: vectors of all M sentences of a batch that several processes share (M, D); None: `first`.
+        all_second: the same of the other encoder.
+        start: place of the first of the N sentences among the M.
+
+    Raises:
+        BabelclipError: the shapes differ.
+    """
+    check_shapes(first, second, "vectors of f1", "vectors of f2")
+    known_first = functional.normalize(first if all_first is None else all_first, dim=-1)
+    known_second = functional.normalize(second if all_second is None else all_second, dim=-1)
+    own = torch.arange(start, start + len(first), device=first.device)
+    forth = functional.cross_entropy(logit_scale * functional.normalize(first, dim=-1) @ known_second.T, own)
+    back = functional.cross_entropy(logit_scale * functional.normalize(second, dim=-1) @ known_first.T, own)
+    return (forth + back) / 2
+
+
+def cosine_regression(first: Tensor, second: Tensor, scores: Tensor) -> Tensor:
+    """Returns the squared error of the pairs' cosines, averaged over N: 1/N sum_n (cos(u_n, v_n) - s_n)^2.
+
+    The regression objective of Reimers and Gurevych (Sentence-BERT, arXiv 1908.10084).
+
+    Args:
+        first: vectors u (N, D); their lengths do not matter.
+        second: vectors v (N, D).
+        scores: wanted cosines (N,), for STS-b the score / 5.
+
+    Raises:
+        BabelclipError: the shapes differ.
+    """
+    check_shapes(first, second, "vectors of the first sentences", "vectors of the second sentences")
+    if scores.shape != first.shape[:1]:
+        raise BabelclipError(f"{tuple(scores.shape)} scores were given for {len(first)} pairs: give one for each.")
+    return functional.mse_loss(functional.cosine_similarity(first, second, dim=-1), scores.to(first.dtype))
+
+
+def ranking(
+    anchors: Tensor, candidates: Tensor, own: Tensor, scale: float = 20.0, ignored: Tensor | None = None
+) -> Tensor:
+    """Returns the cross-entropy of finding an anchor's own candidate among M, negatives given for the purpose included.
+
+    Multiple negatives ranking (Henderson et al., arXiv 1705.00652, section 4.4) with scaled cosines.
+
+    Args:
+        anchors: (N, D), normalised here.
+        candidates: (M, D), normalised here.
+        own: place of each anchor's candidate (N,) int64.
+        scale: factor of the cosines.
+        ignored: bool (N, M), true where a candidate is neither the own one nor a negative, as a duplicate of the own
+            one is. The own one counts whatever stands there. None: all count.
+
+    Raises:
+        BabelclipError: the dimensions differ.
+    """
+    if anchors.ndim != 2 or candidates.ndim != 2 or anchors.shape[1] != candidates.shape[1]:
+        raise BabelclipError(
+            f"candidates are {tuple(candidates.shape)} but anchors are {tuple(anchors.shape)}: both must be (N, D)."
+        )
+    logits = scale * functional.normalize(anchors, dim=-1) @ functional.normalize(candidates, dim=-1).T
+    if ignored is not None:
+        others = ignored.scatter(1, own[:, None], False)
+        logits = logits.masked_fill(others, float("-inf"))
+    return functional.cross_entropy(logits, own)
+
+
 def trivial_mse(targets: Tensor) -> Tensor:
     """Returns the `mse` (element mean) of the best constant answer: the variance of targets (N, D) about their mean."""
     return (targets - targets.mean(dim=0)).square().mean()

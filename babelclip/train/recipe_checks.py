@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.train.settings import toml
 
 if TYPE_CHECKING:
     from babelclip.train.recipe import Recipe, Train
+
+
+Given = TypeVar("Given", str, tuple[str, ...])
+
+
+def needed(value: Given, setting: str) -> Given:
+    """Returns the value of a setting that a training cannot do without.
+
+    Raises:
+        BabelclipError: it is empty; the message says where to write it.
+    """
+    if not value:
+        section, key = setting.split(".")
+        raise BabelclipError(
+            f"The recipe does not say {setting}, which this training needs. Write {key} under [{section}], or give "
+            f"--set {setting}=…"
+        )
+    return value
 
 
 def check_recipe(recipe: Recipe, known_losses: Collection[str]) -> None:

@@ -218,3 +218,98 @@ def test_other_mismatches_name_both_shapes():
         losses.infonce(torch.zeros(2, 4), torch.zeros(2, 4), same=torch.ones(3, 3, dtype=torch.bool))
     with pytest.raises(BabelclipError, match="Row 1 of the mask"):
         losses.infonce(torch.ones(2, 4), torch.ones(2, 4), same=torch.tensor([[True, False], [False, False]]))
+
+
+def test_tension_of_a_batch_computed_by_hand():
+    """z = 2, 0, -1; the first pair is the positive: -(log s(2) + log(1 - s(0)) + log(1 - s(-1))) / 3."""
+    first = torch.tensor([[1.0, 1.0], [1.0, -1.0], [0.5, 0.5]], dtype=torch.float64)
+    second = torch.tensor([[1.0, 1.0], [1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
+    loss = losses.tension_loss(first, second, torch.tensor([1.0, 0.0, 0.0]))
+    by_hand = (math.log(1 + math.exp(-2)) + math.log(2) + math.log(1 + math.exp(-1))) / 3
+    assert loss.item() == pytest.approx(by_hand) == pytest.approx(0.3777789, abs=1e-6)
+
+
+def test_tension_equals_the_plain_loop_and_its_closed_form():
+    first, second = pair()
+    labels = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+    slow = 0.0
+    for a, b, label in zip(first.tolist(), second.tolist(), labels, strict=True):
+        probability = 1 / (1 + math.exp(-dot(a, b)))
+        slow -= math.log(probability if label else 1 - probability)
+    assert losses.tension_loss(first, second, torch.tensor(labels)).item() == pytest.approx(slow / 6)
+    # No opinion on any pair: log 2, whatever the labels.
+    assert losses.tension_loss(first, torch.zeros_like(first), torch.tensor(labels)).item() == pytest.approx(
+        math.log(2)
+    )
+
+
+def test_tension_takes_the_mean_so_that_twice_the_batch_gives_the_same_gradient():
+    first, second = (rows.requires_grad_() for rows in pair())
+    labels = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
+    once = torch.autograd.grad(losses.tension_loss(first, second, labels), first)[0]
+    twice = losses.tension_loss(first.repeat(2, 1), second.repeat(2, 1), labels.repeat(2))
+    torch.testing.assert_close(torch.autograd.grad(twice, first)[0], once)
+    residual = torch.sigmoid((first * second).sum(1)) - labels
+    torch.testing.assert_close(once, residual[:, None] * second / 6)
+
+
+def test_tension_in_batch_equals_the_plain_loop_both_ways():
+    first, second = pair()
+    logits = [[20 * cos(a, b) for b in second.tolist()] for a in first.tolist()]
+    slow = (slow_cross_entropy(logits, eye(6)) + slow_cross_entropy(transposed(logits), eye(6))) / 2
+    assert losses.tension_in_batch(first, second, 20.0).item() == pytest.approx(slow)
+
+
+def test_tension_in_batch_has_its_closed_forms():
+    basis = torch.eye(6, dtype=torch.float64)
+    perfect = math.log(math.exp(20) + 5) - 20
+    assert losses.tension_in_batch(basis, 3 * basis, 20.0).item() == pytest.approx(perfect)
+    assert losses.tension_in_batch(torch.ones_like(basis), basis, 20.0).item() == pytest.approx(math.log(6))
+
+
+def test_parts_of_a_batch_that_see_all_of_it_average_to_the_whole():
+    first, second = pair()
+    whole = losses.tension_in_batch(first, second, 20.0)
+    parts = [
+        losses.tension_in_batch(
+            first[at : at + 2], second[at : at + 2], 20.0, all_first=first, all_second=second, start=at
+        )
+        for at in (0, 2, 4)
+    ]
+    assert torch.stack(parts).mean().item() == pytest.approx(whole.item())
+
+
+def test_cosine_regression_of_pairs_computed_by_hand():
+    """Cosines 1, 0 and -1 against 0.8, 0.5 and 0: (0.04 + 0.25 + 1) / 3."""
+    first = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]], dtype=torch.float64)
+    second = torch.tensor([[5.0, 0.0], [1.0, 0.0], [-2.0, -2.0]], dtype=torch.float64)
+    loss = losses.cosine_regression(first, second, torch.tensor([0.8, 0.5, 0.0], dtype=torch.float64))
+    assert loss.item() == pytest.approx(1.29 / 3)
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_ranking_equals_the_plain_loop_without_what_is_ignored(some: bool):
+    anchors, positives = pair()
+    candidates = torch.cat([positives, anchors.flip(0)[:3] + 0.5])
+    ignored = torch.zeros(6, 9, dtype=torch.bool)
+    if some:
+        ignored[0, 4] = ignored[0, 0] = ignored[3, 8] = True
+    own = torch.arange(6)
+    slow = 0.0
+    for row in range(6):
+        logits = [20 * cos(anchors[row].tolist(), other) for other in candidates.tolist()]
+        kept = [z for place, z in enumerate(logits) if place == row or not ignored[row, place]]
+        slow += math.log(sum(math.exp(z) for z in kept)) - logits[row]
+    assert losses.ranking(anchors, candidates, own, 20.0, ignored).item() == pytest.approx(slow / 6)
+
+
+def test_losses_of_pairs_name_shapes_that_do_not_fit():
+    first, second = pair()
+    with pytest.raises(BabelclipError, match="give one for each"):
+        losses.tension_loss(first, second, torch.ones(5))
+    with pytest.raises(BabelclipError, match="vectors of f1"):
+        losses.tension_in_batch(first, second[:5], 20.0)
+    with pytest.raises(BabelclipError, match="give one for each"):
+        losses.cosine_regression(first, second, torch.ones(7))
+    with pytest.raises(BabelclipError, match="anchors are"):
+        losses.ranking(first, second[:, :3], torch.arange(6))
