@@ -212,8 +212,7 @@ def _train(
 ) -> Literal["finished", "interrupted"]:
     settings, saved, better = job.settings, state.step if state.step else -1, False
     if validate and settings.validate_every and state.step == 0:
-        better = _validate(job, state, log, bar, validate)
-        save(job, state, log, best=better)
+        save(job, state, log, best=_validate(job, state, log, bar, validate))
     stopping = job.processes.any(stop.is_set())
     with contextlib.closing(upcoming(job, state)) as batches:
         while not stopping and not _over(state, settings):

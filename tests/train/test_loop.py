@@ -196,6 +196,15 @@ def test_last_two_and_best_checkpoints_stay(tmp_path: Path):
     assert torch.equal(weights["0.weight"], model[0].weight), "keep = best puts the best weights into the model"
 
 
+def test_the_start_may_be_the_best_step_and_is_then_kept(tmp_path: Path):
+    figures = iter([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    model, result = start(
+        tmp_path, save_every=2, validate_every=4, keep="best", validate=lambda: {"mse": next(figures)}
+    )
+    assert (result.best_step, checkpoint.saved_steps(tmp_path)) == (0, [0, 18, 20])
+    assert torch.equal(checkpoint.load(tmp_path, 0)[0]["0.weight"], model[0].weight)
+
+
 def test_highest_can_be_best_and_an_unmeasured_metric_is_named(tmp_path: Path):
     figures = iter([0.1, 0.3, 0.2])
     _, result = start(tmp_path / "a", validate_every=10, best_is="highest", validate=lambda: {"R@10": next(figures)})
