@@ -181,6 +181,8 @@ def load_encoder(folder: Path) -> Clip:
 def _weighted(folder: Path, model_class: Any, kind: str) -> nn.Module:
     import inspect
 
+    from safetensors import SafetensorError
+
     without = "add_pooling_layer" in inspect.signature(model_class).parameters
     try:
         model, info = model_class.from_pretrained(
@@ -190,7 +192,7 @@ def _weighted(folder: Path, model_class: Any, kind: str) -> nn.Module:
             output_loading_info=True,
             **({"add_pooling_layer": False} if without else {}),
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BabelclipError(
             f"{folder} cannot be read as a {kind}: {reason}. Copy it again from its origin."
