@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from babelclip.train.recipe import Student
 from babelclip.train.texts import TokenTable
 
 
-class Sentences(NamedTuple):
+@dataclass(frozen=True)
+class Sentences:
     """The tokens of M distinct sentences, and which of them each of N texts is.
 
     Attributes:
@@ -35,7 +36,7 @@ class Sentences(NamedTuple):
     of_text: np.ndarray
     long: int
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.tokens.lengths)
 
 
