@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 if TYPE_CHECKING:
-    from babelclip.data.captions import Captions
     from babelclip.models.clip import Clip
     from babelclip.train.recipe import Recipe
 
@@ -29,12 +29,26 @@ def train(
       babelclip train recipes/teach.toml --out runs/sv --image demo/teacher
     """
     from babelclip.train.recipe import load_recipe
+    from babelclip.train.stages import run_stages
 
     recipe = load_recipe(recipe_file, settings)
-    run = _distill if recipe.train.kind == "distill" else _contrastive
-    clip = run(recipe, out, image, resume)
+    if recipe.stages:
+        run_stages(recipe, out, lambda staged, folder, again: _one(staged, folder, image, again), resume=resume)
+    else:
+        _one(recipe, out, image, resume)
+
+
+def _one(recipe: Recipe, out: Path, image: str, resume: bool) -> Literal["finished"]:
+    """Trains a recipe of one stage and saves its model; a run that is stopped ends the command."""
+    from babelclip.errors import BabelclipError
+
+    kinds = {"distill": _distill, "contrastive": _contrastive, "tension": _tension, "sts": _sts}
+    if recipe.train.kind not in kinds:
+        raise BabelclipError(f'train.kind = "{recipe.train.kind}" cannot be run yet. Known: {", ".join(kinds)}.')
+    clip = kinds[recipe.train.kind](recipe, out, image, resume)
     if _writes(recipe):
         typer.echo(f"saved {clip.save(out / 'model')} (space {clip.space})")
+    return "finished"
 
 
 def _distill(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
@@ -55,19 +69,65 @@ def _distill(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
 
 
 def _contrastive(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
-    import babelclip
     from babelclip.errors import BabelclipError
-    from babelclip.train.contrastive import train_contrastive
+    from babelclip.train.contrastive import contrastive
+
+    if image and not recipe.towers.image_model:
+        raise BabelclipError(
+            f"--image {image} was given with a contrastive recipe, which trains the pair itself. Drop --image, or "
+            "name the picture tower in towers.image_model."
+        )
+    trained = contrastive(recipe, out, resume=resume)
+    result = trained.result
+    _report(recipe, result.run.status, result.run.step, out)
+    if _writes(recipe):
+        for reason, count in result.skipped.items():
+            typer.echo(f"left out: {count} ({reason})")
+        for name, value in result.run.validation.items():
+            typer.echo(f"  {name}: {value:.4g}")
+    return trained.clip
+
+
+def _tension(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
+    from babelclip.train.tension import tension
+
+    _without_pictures(recipe, image)
+    result = tension(recipe, out, resume=resume)
+    _report(recipe, result.run.status, result.run.step, out)
+    if _writes(recipe):
+        typer.echo(f"{result.sentences:,} distinct sentences; {result.duplicates:,} more were duplicates")
+        _scores({name: value for name, value in result.scores.items() if "/" in name})
+        typer.echo(f"kept: {result.kept}; both encoders are in {out / 'f1'} and {out / 'f2'}")
+    return result.model
+
+
+def _sts(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
+    from babelclip.train.sts import sts
+
+    _without_pictures(recipe, image)
+    trained = sts(recipe, out, resume=resume)
+    _report(recipe, trained.result.run.status, trained.result.run.step, out)
+    if _writes(recipe):
+        for reason, count in trained.result.skipped.items():
+            typer.echo(f"left out: {count} ({reason})")
+        _scores(trained.result.scores)
+    return trained.clip
+
+
+def _scores(scores: Mapping[str, float]) -> None:
+    """Prints correlations as tables have them, times 100."""
+    for name, value in scores.items():
+        typer.echo(f"  {name}: {100 * value:.2f}")
+
+
+def _without_pictures(recipe: Recipe, image: str) -> None:
+    from babelclip.errors import BabelclipError
 
     if image:
         raise BabelclipError(
-            f"--image {image} was given with a contrastive recipe, which trains the pair itself. Drop --image."
+            f'--image {image} was given with kind = "{recipe.train.kind}", which trains a text encoder into a space of '
+            "its own, where no picture tower fits. Drop --image."
         )
-    clip = babelclip.load(_needed(recipe.student.model, "student.model"))
-    captions = _read(recipe.data.captions, "data.captions")
-    result = train_contrastive(clip, captions, recipe, out, resume=resume)
-    _report(recipe, result.run.status, result.run.step, out)
-    return clip
 
 
 def _writes(recipe: Recipe) -> bool:
@@ -85,14 +145,6 @@ def _report(recipe: Recipe, status: str, step: int, out: Path) -> None:
         raise typer.Exit(0)
     if _writes(recipe):
         typer.echo(f"finished at step {step}; log in {out / 'log.jsonl'}")
-
-
-def _read(paths: tuple[str, ...], setting: str) -> Captions:
-    from babelclip.data.captions import Captions
-    from babelclip.data.sources import read_all
-
-    _needed(paths[0] if paths else "", setting)
-    return Captions.concat([read_all(path) for path in paths])
 
 
 def _needed(value: str, setting: str) -> str:

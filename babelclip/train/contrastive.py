@@ -27,6 +27,7 @@ from babelclip.train.gather import clip_rows, sigmoid_rows, similarities
 from babelclip.train.gradient_cache import check_independent_rows, loss_in_parts
 from babelclip.train.pair_batches import LiveTexts, PairBatches, group_numbers, warn_of_one_language
 from babelclip.train.pair_inputs import PairInputs
+from babelclip.train.pair_sources import open_benchmark, open_pairs, open_towers, store_of
 from babelclip.train.processes import Ranks, WholeBatchLoss, connect
 from babelclip.train.recall import Benchmark, recall_of
 from babelclip.train.recipe import Recipe, recipe_to_dict, to_toml
@@ -40,7 +41,8 @@ _LOSSES = ("clip", "sigmoid")
 class ContrastiveResult:
     """What a contrastive run did; the Clip was trained in place, its `logit_scale` and `logit_bias` included.
 
-    `skipped` counts captions that were left out, by reason, and pictures that were found to be unreadable.
+    `skipped` counts captions that were left out, by reason, and pictures that were found to be unreadable on the way;
+    `truncated` counts captions that were cut.
     """
 
     run: loop.RunResult
@@ -49,6 +51,7 @@ class ContrastiveResult:
     trained_weights: int
     logit_scale: float
     skipped: dict[str, int] = field(default_factory=dict)
+    truncated: int = 0
 
 
 def train_contrastive(
@@ -71,9 +74,9 @@ def train_contrastive(
         clip: both towers; a locked tower may be absent where its vectors are given.
         captions: rows with a picture's name in `image`; several rows may share a picture, a text or a label, and are
             positives of each other.
-        recipe: sections train, loss, data (weights, strict, workers), student (dropout, freeze_embeddings) and towers
-            count. `train.batch_size` captions a batch (64 where it is 0); accumulated batches do not see each other's
-            negatives, those of `train.micro_batch` do.
+        recipe: sections train, loss, data (weights, strict, workers), student (dropout, freeze_embeddings, long) and
+            towers count. `train.batch_size` captions a batch (64 where it is 0); accumulated batches do not see each
+            other's negatives, parts of `train.micro_batch` rows do.
         out: folder for log, checkpoints, the resolved `recipe.toml`, and vectors of a locked tower.
         paths: where each picture lies, by its name; None: the name is the path.
         resume: go on from the last checkpoint in `out`.
@@ -99,8 +102,9 @@ def train_contrastive(
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         inputs = PairInputs(clip, recipe, out, processes, stack, progress)
-        captions, images = inputs.of_pictures(captions, paths, image_features)
-        texts = inputs.of_texts(captions, text_features)
+        captions, vectors = inputs.pictured(captions, paths, image_features)
+        captions, texts = inputs.of_texts(captions, text_features)
+        images = inputs.of_pictures(captions, paths, vectors)
         groups = group_numbers(captions)
         warn_of_one_language(clip, captions, recipe)
         data = PairBatches(texts, images, groups, captions, recipe)
@@ -139,24 +143,30 @@ def train_contrastive(
     if isinstance(images, pictures.Pixels) and images.unreadable:
         skipped[pictures.UNREADABLE] = len(images.unreadable)
     numbers = (len(captions), int(groups[:, 1].max()) + 1, count_weights(parameters), clip.logit_scale or float("nan"))
-    return ContrastiveResult(result, *numbers, skipped)
+    return ContrastiveResult(result, *numbers, skipped, inputs.truncated)
 
 
 # Settings that say where something lies: another place for the same content is the same run.
 _PLACES = ("features", "model")
 
 
-def contrastive(recipe: Recipe, out: Path | str, *, resume: bool = False, progress: bool = True) -> ContrastiveResult:
-    """Loads what a recipe names, trains, and saves the model as `out`/model when the run is finished.
+@dataclass(frozen=True)
+class Trained:
+    """What a recipe made: the clip, in the space that it now has, and how the run went."""
 
-    Where the picture tower moved, the vectors of before do not compare with those of now: the model gets a space of its
+    clip: Clip
+    result: ContrastiveResult
+
+
+def contrastive(recipe: Recipe, out: Path | str, *, resume: bool = False, progress: bool = True) -> Trained:
+    """Loads what a recipe names, trains it, and returns the clip; nothing but the run is saved.
+
+    Where the picture tower moved, its vectors of before do not compare with those of now: the clip gets a space of its
     own, named after the old one and the folder.
 
     Raises:
         BabelclipError: the recipe lacks a setting, or as `train_contrastive`.
     """
-    from babelclip.train.pair_sources import open_benchmark, open_pairs, open_towers, store_of
-
     out = Path(out)
     clip = open_towers(recipe)
     captions, paths = open_pairs(recipe.data.captions, "data.captions")
@@ -172,13 +182,12 @@ def contrastive(recipe: Recipe, out: Path | str, *, resume: bool = False, progre
         benchmark=open_benchmark(recipe),
         progress=progress,
     )
-    if result.run.status == "finished" and connect(recipe.train).writes:
-        if not is_locked(recipe.towers.image):
-            clip.space = f"{clip.space}+{out.resolve().name}"
+    if not is_locked(recipe.towers.image):
+        clip.space = f"{clip.space}+{out.resolve().name}"
+    if not is_locked(recipe.towers.text):
         clip.languages = tuple(sorted({*clip.languages, *captions.langs}))
-        clip.name = out.resolve().name
-        clip.save(out / "model")
-    return result
+    clip.name = out.resolve().name
+    return Trained(clip, result)
 
 
 def _step_loss(recipe: Recipe) -> WholeBatchLoss:
@@ -223,6 +232,11 @@ def _check(clip: Clip, recipe: Recipe, images: EmbeddingStore | None, texts: Emb
         raise BabelclipError(
             f'Contrastive training was given train.kind = "{recipe.train.kind}" and the loss {recipe.loss.name!r}: '
             'set kind = "contrastive" in [train] and name = "clip" (or nothing), "sigmoid" or both in [loss].'
+        )
+    if recipe.mix:
+        raise BabelclipError(
+            "The recipe has a [mix], which contrastive training does not read: name the captions in data.captions, and "
+            "how often each language is seen in data.weights."
         )
     if (clip.text is None and texts is None) or (clip.image is None and images is None):
         raise BabelclipError(

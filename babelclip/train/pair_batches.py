@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from babelclip import languages
 from babelclip.data.captions import Captions, text_key
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
-from babelclip.models.text import TextEncoder
 from babelclip.train.batches import even_batches, repeated_rows
 from babelclip.train.pictures import PictureInputs, Vectors
 from babelclip.train.recipe import Recipe
@@ -31,13 +30,6 @@ _DEFAULT_BATCH = 64
 _FEW_TEXTS = 0.5
 
 
-class TextInputs(Protocol):
-    """What the pair reads of captions."""
-
-    def load(self, captions: np.ndarray) -> tuple[dict[str, Tensor], np.ndarray]:
-        """Returns the part of a batch for some captions (B,), and their places."""
-
-
 class LiveTexts:
     """Captions as tokens, for a text tower that runs in the steps."""
 
@@ -45,13 +37,8 @@ class LiveTexts:
         """Takes the tokens of all captions."""
         self.table = table
 
-    @classmethod
-    def of(cls, tower: TextEncoder, texts: Sequence[str]) -> LiveTexts:
-        """Returns texts tokenised as the tower does it."""
-        return cls(TokenTable.from_texts(tower, texts))
-
     def load(self, captions: np.ndarray) -> tuple[dict[str, Tensor], np.ndarray]:
-        """Returns token ids and mask (B, T) of some captions."""
+        """Returns token ids and mask (B, T) of some captions, and their places."""
         input_ids, attention_mask = self.table.load(captions)
         return {"input_ids": input_ids, "attention_mask": attention_mask}, np.arange(len(captions))
 
@@ -61,7 +48,7 @@ class PairBatches:
 
     def __init__(
         self,
-        texts: TextInputs | Vectors,
+        texts: LiveTexts | Vectors,
         images: PictureInputs,
         groups: np.ndarray,
         captions: Captions,

@@ -11,36 +11,43 @@ from babelclip.data.sources import image_root, read_all
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
 from babelclip.store import EmbeddingStore
+from babelclip.train.pair_inputs import LIVE
 from babelclip.train.recall import Benchmark
 from babelclip.train.recipe import Recipe
+from babelclip.train.students import fit_student, load_student
 from babelclip.train.towers import is_locked
 
 
 def open_towers(recipe: Recipe) -> Clip:
-    """Returns the clip to train: `student.model`, with the picture tower of `towers.image_model` where that is named.
+    """Returns the clip to train, with the pooling, head and longest text of [student].
 
-    The space, the logit scale and its bias are then those of the picture tower's model.
+    That is `student.model`; where `towers.image_model` is named, it is the picture tower of that, in its space, with a
+    text tower that may be any text encoder (`students.load_student`).
 
     Raises:
         BabelclipError: no model is named, or the towers do not fit.
     """
-    model, other = recipe.student.model, recipe.towers.image_model
+    model, other, seed = recipe.student.model, recipe.towers.image_model, recipe.train.seed
     if not model:
         raise BabelclipError(
             'The recipe does not say student.model, which contrastive training needs. Write model = "…" under '
             "[student], or give --set student.model=…"
         )
     if not other:
-        # The tower may be absent from the folder, or not needed: what is lacking is said by the training.
-        stored = recipe.towers.image_features not in ("", "live") and is_locked(recipe.towers.image)
-        return babelclip.load(model, towers="text" if stored and not recipe.data.benchmark else "both")
-    text, image = babelclip.load(model, towers="text"), babelclip.load(other, towers="image")
+        # A locked picture tower whose vectors are stored may lack.
+        stored = recipe.towers.image_features not in ("", LIVE) and is_locked(recipe.towers.image)
+        clip = babelclip.load(model, towers="text" if stored and not recipe.data.benchmark else "both")
+        if clip.text is not None:
+            clip.text = fit_student(clip.text, recipe.student, embed_dim=clip.embed_dim, seed=seed)
+        return clip
+    image = babelclip.load(other, towers="image")
+    text = load_student(recipe.student, embed_dim=image.embed_dim, seed=seed)
     return Clip(
         space=image.space,
         text=text.text,
         image=image.image,
-        logit_scale=image.logit_scale if image.logit_scale is not None else text.logit_scale,
-        logit_bias=image.logit_bias if image.logit_scale is not None else text.logit_bias,
+        logit_scale=image.logit_scale,
+        logit_bias=image.logit_bias,
         languages=text.languages,
         name=text.name,
         attribution=tuple(dict.fromkeys((*text.attribution, *image.attribution))),
@@ -82,4 +89,4 @@ def open_benchmark(recipe: Recipe) -> Benchmark | None:
 
 def store_of(path: str) -> EmbeddingStore | None:
     """Returns the store of a setting of [towers]; None for vectors that are to be computed."""
-    return None if path in ("", "live") else EmbeddingStore.open(path)
+    return None if path in ("", LIVE) else EmbeddingStore.open(path)

@@ -45,7 +45,7 @@ class PictureInputs(Protocol):
 def paths_of(captions: Captions, paths: Mapping[str, Path] | None) -> dict[str, Path]:
     """Returns where each distinct picture of the captions lies, by its name in `image`, in order of appearance."""
     names = dict.fromkeys(name for name in captions.table["image"].to_pylist() if name)
-    return {name: Path(name) if paths is None else Path(paths[name]) for name in names}
+    return {name: Path(name) if paths is None else Path(paths.get(name, name)) for name in names}
 
 
 def usable(

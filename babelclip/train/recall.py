@@ -60,8 +60,12 @@ def recall_of(
     texts = None
     if is_locked(recipe.towers.text) and clip.text is not None:
         texts = clip.text.encode(captions.texts, progress=progress)
-    tokens = None if texts is not None or clip.text is None else TokenTable.from_texts(clip.text, captions.texts)
-    groups = _groups(captions, list(paths))
+    tokens = (
+        None
+        if texts is not None or clip.text is None
+        else TokenTable.from_texts(clip.text, captions.texts, captions.langs)
+    )
+    groups = groups_of(captions, list(paths))
 
     def measure() -> dict[str, float]:
         of_pictures = pictures if pictures is not None else _pictures(pair, list(paths.values()), recipe)
@@ -103,7 +107,8 @@ def recalls(
     return means | {f"R@{k}/{lang}": figures[f"R@{k}"] for lang, figures in by_lang.items() for k in KS}
 
 
-def _groups(captions: Captions, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def groups_of(captions: Captions, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what each caption is relevant to (N,), and what each of the named pictures is (C,): label, or picture."""
     columns = (captions.table[name].to_pylist() for name in ("image", "label"))
     rows = [(image, image if label is None else f"label {label}") for image, label in zip(*columns, strict=True)]
     of_picture = dict(rows)

@@ -16,11 +16,13 @@ from babelclip.models.clip import Clip
 from babelclip.models.image import ImageEncoder
 from babelclip.models.text import TextEncoder
 from babelclip.train.recipe import Recipe
+from babelclip.train.sharded import is_part
 from babelclip.train.trainable import lock_still, select_parameters, set_dropout
 
 # CLIP starts at 1 / 0.07, SigLIP at 10 with a bias of -10, at which nearly every pair is a "no" from the first step.
 _CLIP_SCALE = 1 / 0.07
 _SIGLIP_SCALE, _SIGLIP_BIAS = 10.0, -10.0
+_TEXTS_OF_A_PASS = 32
 
 
 class Pair(nn.Module):
@@ -77,8 +79,18 @@ class Pair(nn.Module):
         """Returns the raw text vectors (N, D) float32 of a batch."""
         if self.text is None:
             return batch["texts"].float()
-        features: Tensor = self.text(batch["input_ids"], batch["attention_mask"]).float()
-        return features
+        input_ids, mask = batch["input_ids"], batch["attention_mask"]
+        if mask.device.type != "cpu" or len(mask) <= _TEXTS_OF_A_PASS or is_part(next(self.text.parameters())):
+            features: Tensor = self.text(input_ids, mask).float()
+            return features
+        # Batches are not sorted by length, and a processor pays for padding: texts of a length pass together.
+        order = torch.argsort(mask.sum(dim=1), stable=True)
+        passes = []
+        for start in range(0, len(order), _TEXTS_OF_A_PASS):
+            rows = order[start : start + _TEXTS_OF_A_PASS]
+            longest = int(mask[rows].sum(dim=1).max())
+            passes.append(self.text(input_ids[rows, :longest], mask[rows, :longest]).float())
+        return torch.cat(passes)[torch.argsort(order)]
 
     def clamp(self, most: float) -> Callable[[], None]:
         """Returns a function that brings the logit scale back into 1 … `most`, to be called after each step."""
