@@ -118,7 +118,8 @@ def groups_of(captions: Captions, names: Sequence[str]) -> tuple[np.ndarray, np.
 def _texts(pair: Pair, tokens: TokenTable, budget: int) -> np.ndarray:
     def of(rows: np.ndarray) -> Tensor:
         input_ids, mask = tokens.load(rows)
-        return pair.of_texts({"input_ids": input_ids.to(device), "attention_mask": mask.to(device)})
+        # Through the pair as a whole: sharded weights are gathered there.
+        return pair({"input_ids": input_ids.to(device), "attention_mask": mask.to(device)})[1]  # type: ignore[no-any-return]
 
     device = pair.log_scale.device
     features: dict[int, np.ndarray] = {}
@@ -138,5 +139,5 @@ def _pictures(pair: Pair, paths: Sequence[Path], recipe: Recipe) -> np.ndarray:
             if unreadable:
                 raise unreadable[0][1]
             batch = torch.from_numpy(np.stack(pixels)).to(pair.log_scale.device)
-            features.append(pair.of_pictures({"pixels": batch}).cpu().numpy())
+            features.append(pair({"pixels": batch})[0].cpu().numpy())
     return normalize_rows(np.concatenate(features))

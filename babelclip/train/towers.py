@@ -60,14 +60,17 @@ class Pair(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns raw vectors of pictures and texts, each (N, D) float32, the logit scale and the logit bias.
 
-        `batch` has `pictures` (N, D) or `pixels`, and `texts` (N, D) or `input_ids` and `attention_mask`.
+        `batch` has `pictures` (N, D) or `pixels`, and `texts` (N, D) or `input_ids` and `attention_mask`. Where it has
+        nothing of one side, as in a validation, that side is empty.
         """
         scale = self.log_scale.exp()
         bias = torch.zeros_like(scale).detach() if self.bias is None else self.bias * 1.0
-        return self.of_pictures(batch), self.of_texts(batch), scale, bias
+        empty = scale.detach().new_zeros(0)
+        pictures = self._of_pictures(batch) if {"pictures", "pixels"} & batch.keys() else empty
+        texts = self._of_texts(batch) if {"texts", "input_ids"} & batch.keys() else empty
+        return pictures, texts, scale, bias
 
-    def of_pictures(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the raw picture vectors (N, D) float32 of a batch."""
+    def _of_pictures(self, batch: Mapping[str, Tensor]) -> Tensor:
         if self.image is None:
             return batch["pictures"].float()
         # Without a gradient nothing is kept for a backward pass that never comes.
@@ -75,8 +78,7 @@ class Pair(nn.Module):
             features: Tensor = self.image(batch["pixels"]).float()
         return features
 
-    def of_texts(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the raw text vectors (N, D) float32 of a batch."""
+    def _of_texts(self, batch: Mapping[str, Tensor]) -> Tensor:
         if self.text is None:
             return batch["texts"].float()
         input_ids, mask = batch["input_ids"], batch["attention_mask"]

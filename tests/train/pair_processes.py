@@ -27,6 +27,10 @@ CASES = {
     "clip": ["towers.image=free"],
     "sigmoid": ["loss.name=sigmoid", "towers.image=locked"],
     "gradient cache": ["towers.image=free", "train.micro_batch=2", "loss.name=clip+sigmoid"],
+    "fsdp": [
+        *("towers.image=free", "train.parallel=fsdp", "train.micro_batch=2"),
+        *("train.validate_every=3", "train.best_is=highest"),
+    ],
     "benchmark": ["towers.image=head", "train.validate_every=3", "train.best_is=highest"],
 }
 
@@ -51,7 +55,7 @@ def captions_in(folder: Path) -> Captions:
 def train(folder: Path, name: str, captions: Captions) -> None:
     recipe = apply_overrides(Recipe(), [*SHORT, *CASES[name]])
     clip = make_clip()
-    benchmark = Benchmark(captions) if name == "benchmark" else None
+    benchmark = Benchmark(captions) if name in ("benchmark", "fsdp") else None
     train_contrastive(clip, captions, recipe, folder, benchmark=benchmark, progress=False)
     if os.environ.get("RANK", "0") == "0":
         state: dict[str, Any] = {"text": clip.text.state_dict(), "image": clip.image.state_dict()}
