@@ -24,22 +24,20 @@ from babelclip.data.mixer import Mixer
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path
 from babelclip.models.text import TextEncoder
-from babelclip.store import EmbeddingStore
 from babelclip.train import checkpoint, fidelity, loop, losses
 from babelclip.train.benchmark import Benchmark, recalls
 from babelclip.train.device import training_device, versions
+from babelclip.train.distill_data import CaptionData, MixData, target_rows
 from babelclip.train.frozen import FrozenStates, UpperLayers, can_cut
-from babelclip.train.live import KeptTargets, Targets
-from babelclip.train.mix_batches import Counts, MixBatches
-from babelclip.train.recipe import Recipe, Train, recipe_to_dict, to_toml
-from babelclip.train.text_batches import Batch, CaptionBatches, Rows
-from babelclip.train.texts import Inputs, TokenTable, beyond_room
+from babelclip.train.live import Targets
+from babelclip.train.mix_batches import Counts
+from babelclip.train.recipe import Recipe, recipe_to_dict, to_toml
+from babelclip.train.text_batches import Batch
+from babelclip.train.texts import Inputs, TokenTable
 from babelclip.train.trainable import count_weights, encoder_layers, select_parameters, set_dropout, trained_layers
 
 _LOG = logging.getLogger(__name__)
 _DISTILL_LOSSES = ("mse", "mse_sum", "cosine", "infonce")
-# Targets that estimate the trivial predictor: more change its third digit at most.
-_TRIVIAL_SAMPLE = 20_000
 
 
 @dataclass(frozen=True)
@@ -115,11 +113,11 @@ def distill(
         setting="student.trainable",
         freeze_embeddings=recipe.student.freeze_embeddings,
     )
-    data: _Captions | _Mix
+    data: CaptionData | MixData
     if isinstance(captions, Mixer):
-        data = _Mix(student, captions, targets, recipe, weights)
+        data = MixData(student, captions, targets, recipe, weights)
     else:
-        data = _Captions(student, captions, targets, recipe, weights)
+        data = CaptionData(student, captions, targets, recipe, weights)
     try:
         return _run(student, data, targets, parameters, recipe, out, validation, benchmark, validate, resume, progress)
     finally:
@@ -128,7 +126,7 @@ def distill(
 
 def _run(
     student: TextEncoder,
-    data: _Captions | _Mix,
+    data: CaptionData | MixData,
     targets: Targets,
     parameters: dict[str, nn.Parameter],
     recipe: Recipe,
@@ -149,7 +147,7 @@ def _run(
     reader = _reader(student, recipe, last, data.keeps_states, out, progress)
     # What rank 0 computes and writes, the others find.
     with processes.main_first():
-        data.prepare(reader)
+        data.prepare(lambda tokens: reader.inputs(tokens, "train"))
         measures = _measures(reader, validation, targets, benchmark, validate)
     set_dropout(student, recipe.student.dropout)
     trivial = data.trivial()
@@ -174,110 +172,6 @@ def _run(
     if processes.writes:
         _LOG.info("%s", data.counts())
     return DistillResult(result, trivial, data.size, data.languages, moved, cached, data.counts())
-
-
-class _Captions:
-    """Captions in memory: their tokens, targets and weights."""
-
-    keeps_states = True
-
-    def __init__(
-        self,
-        student: TextEncoder,
-        captions: Captions,
-        targets: Targets,
-        recipe: Recipe,
-        weights: np.ndarray | None,
-    ) -> None:
-        self._recipe, self._targets = recipe, targets
-        self.size, self.languages = len(captions), captions.language_counts()
-        weights = _weights(captions, recipe, weights)
-        rows = _target_rows(captions, targets, recipe.teacher.missing)
-        self._tokens = TokenTable.from_texts(student, captions.texts, captions.langs)
-        long = beyond_room(student.tokenizer, captions.texts, self._tokens.lengths)
-        skipped = long if recipe.student.long == "skip" else np.zeros(self.size, dtype=bool)
-        keep = (rows >= 0) & ~skipped
-        self._counts = Counts(self.size, int(long.sum()), int(skipped.sum()), int((rows < 0).sum()))
-        if not keep.any():
-            raise BabelclipError(
-                f"No caption is left to train on: {self._counts}. Raise student.max_length, set "
-                'long = "truncate" in [student], or give the targets.'
-            )
-        if not keep.all():
-            self._tokens, rows = self._tokens.select(keep), rows[keep]
-            weights = None if weights is None else weights[keep]
-        self._rows, self._weights = rows, weights
-        self.batches = CaptionBatches(self._tokens.lengths, weights, recipe.train)
-
-    def settings(self) -> Train:
-        return self._recipe.train
-
-    def prepare(self, reader: _Reader) -> None:
-        held = self._targets
-        gather = held.gather if isinstance(held, EmbeddingStore) else KeptTargets(held, self._rows).gather
-        seen = self._rows if self._weights is None else self._rows[self._weights > 0]
-        inputs = reader.inputs(self._tokens, "train")
-        self.batches.rows = Rows(inputs, self._tokens.lengths, self._rows, gather, self._recipe, seen)
-        self._gather = gather
-
-    def trivial(self) -> float:
-        return _trivial(self._gather, self._rows, self._recipe.train.seed)
-
-    def facts(self) -> dict[str, Any]:
-        rows, weights = self._rows, self._weights
-        return {
-            "captions": {"count": len(rows), "tokens": self._tokens.fingerprint, "targets": int(rows.sum())},
-            "weights": None if weights is None else float(np.dot(weights, np.arange(1, len(weights) + 1))),
-        }
-
-    def counts(self) -> Counts:
-        return self._counts
-
-    def close(self) -> None:
-        """Holds nothing open."""
-
-
-class _Mix:
-    """A mix, read window by window."""
-
-    # States of a window would have to be computed anew each time it comes.
-    keeps_states = False
-
-    def __init__(
-        self, student: TextEncoder, mixer: Mixer, targets: Targets, recipe: Recipe, weights: np.ndarray | None
-    ) -> None:
-        if weights is not None or recipe.data.weights:
-            raise BabelclipError(
-                "Sampling weights were given with a mix, which has shares of its own. Write languages = { sv = 2 } or "
-                "the weight of a source under [mix], and drop data.weights."
-            )
-        self._recipe = recipe
-        self.batches = MixBatches(student, mixer, targets, recipe)
-        self._mixer, self.size = mixer, len(mixer)
-        self.languages: dict[str, int] = {}
-        for group in mixer.groups:
-            self.languages[group.lang] = self.languages.get(group.lang, 0) + group.rows
-        self._targets = targets
-
-    def settings(self) -> Train:
-        return self.batches.in_steps(self._recipe.train)
-
-    def prepare(self, reader: _Reader) -> None:
-        """Nothing: windows are read when the loop asks."""
-
-    def trivial(self) -> float:
-        rows = self.batches.rows_of(0)
-        return _trivial(rows.gather, rows.positions, self._recipe.train.seed)
-
-    def facts(self) -> dict[str, Any]:
-        kept = self._recipe.teacher.missing
-        return {"mix": {"fingerprint": self._mixer.fingerprint, "window": self.batches.window, "missing": kept}}
-
-    def counts(self) -> Counts:
-        return self.batches.counts
-
-    def close(self) -> None:
-        self.batches.close()
 
 
 class _Reader(NamedTuple):
@@ -361,16 +255,6 @@ def _check(student: TextEncoder, targets: Targets, recipe: Recipe) -> None:
         )
 
 
-def _target_rows(captions: Captions, targets: Targets, missing: str = "error") -> np.ndarray:
-    """Returns the position of each caption's target (N,) int64; -1 where it lacks and `missing` is "drop"."""
-    if not len(captions):
-        raise BabelclipError("There are no captions: give a file with at least one readable row.")
-    sources = captions.table.column("source_id").to_pylist()
-    wanted = [own if source is None else source for own, source in zip(captions.ids, sources, strict=True)]
-    rows = targets.find(wanted) if missing == "drop" else targets.positions(wanted)
-    return np.asarray(rows, dtype=np.int64)
-
-
 def _measures(
     reader: _Reader,
     validation: Captions | None,
@@ -396,27 +280,8 @@ def _measures(
 
 def _held_out(reader: _Reader, captions: Captions, targets: Targets) -> fidelity.HeldOut:
     tokens = TokenTable.from_texts(reader.student, captions.texts, captions.langs)
-    vectors = targets.gather(_target_rows(captions, targets))
+    vectors = targets.gather(target_rows(captions, targets))
     return fidelity.HeldOut(reader.inputs(tokens, "validation"), tokens.lengths, vectors, list(captions.langs))
-
-
-def _weights(captions: Captions, recipe: Recipe, weights: np.ndarray | None) -> np.ndarray | None:
-    langs = list(captions.langs)
-    if weights is None and recipe.data.weights:
-        unknown = sorted(set(recipe.data.weights) - set(langs))
-        if unknown:
-            raise BabelclipError(
-                f"data.weights names {', '.join(unknown)}, but the captions are in {', '.join(sorted(set(langs)))}."
-                " Drop it, or add captions."
-            )
-        weights = np.asarray([recipe.data.weights.get(lang, 1.0) for lang in langs])
-    if weights is not None and len(weights) != len(captions):
-        raise BabelclipError(f"There are {len(weights)} sampling weights for {len(captions)} captions: give one each.")
-    seen = set(langs) if weights is None else {lang for lang, w in zip(langs, weights, strict=True) if w > 0}
-    if not any(lang.split("-")[0] == "en" for lang in seen):
-        # AltCLIP, table 5: without English-English pairs retrieval in English falls from 90 to 62.
-        _LOG.warning("No caption in English is trained on: a student loses the languages that it no longer sees.")
-    return weights
 
 
 def _first_layer(student: TextEncoder, recipe: Recipe) -> int | None:
@@ -430,13 +295,6 @@ def _first_layer(student: TextEncoder, recipe: Recipe) -> int | None:
     if count is None or recipe.student.dropout:
         return None
     return len(layers) - count
-
-
-def _trivial(gather: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, seed: int) -> float:
-    sample = rows
-    if len(rows) > _TRIVIAL_SAMPLE:
-        sample = np.random.default_rng(seed).choice(rows, _TRIVIAL_SAMPLE, replace=False)
-    return float(losses.trivial_mse(torch.from_numpy(gather(sample)).double()))
 
 
 def _facts(recipe: Recipe, of_data: dict[str, Any]) -> dict[str, Any]:
