@@ -199,6 +199,7 @@ def peer(arguments: argparse.Namespace) -> None:
     import sentence_transformers as st
     from datasets import Dataset
     from sentence_transformers.sentence_transformer.losses import MSELoss
+    from torch.utils.data import BatchSampler, SequentialSampler
 
     folder = Path(arguments.data)
     data = np.load(folder / "data.npz")
@@ -218,6 +219,8 @@ def peer(arguments: argparse.Namespace) -> None:
         learning_rate=arguments.lr,
         warmup_ratio=0.1,
         save_strategy="no",
+        # The very batches of the recipe, of texts of like length; drawn at random they would pad much more.
+        batch_sampler=lambda rows, batch_size, **_: BatchSampler(SequentialSampler(rows), batch_size, drop_last=False),
         report_to=[],
         use_cpu=True,
         seed=0,
