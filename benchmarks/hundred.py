@@ -66,7 +66,7 @@ def scores(name: str, path: str, pictures: Any, images: np.ndarray, space: str, 
     seconds = time.perf_counter() - start
     found: dict[str, Any] = {"model": path, "seconds_encoding": round(seconds, 1), "t2i": {}, "i2t": {}}
     for result in measure(model, pictures, images, seed=seed):
-        found[result["direction"]][result["language"]] = {k: round(result["metrics"][k], 4) for k in KS}
+        found[result["direction"]][result["language"]] = {k: round(result["metrics"][k], 5) for k in KS}
     return found
 
 
@@ -108,8 +108,9 @@ def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
     images = picture_vectors(teacher, [pictures], progress=True)[pictures.key]
     counts = json.loads(Path(arguments.counts).read_text())
     taught = counts["by_language"]
-    named = [one.partition("=")[::2] for one in [f"teacher={arguments.teacher}", *arguments.model, *arguments.vectors]]
-    rows = {name: scores(name, path, pictures, images, teacher.space, arguments.seed) for name, path in named}
+    given = [f"teacher={arguments.teacher}", *arguments.model, *arguments.vectors]
+    named = dict(one.partition("=")[::2] for one in given)
+    rows = {name: scores(name, path, pictures, images, teacher.space, arguments.seed) for name, path in named.items()}
     english = rows["teacher"]["t2i"]["en"]["R@10"]
     parts = thirds([lang for lang in rows["teacher"]["t2i"] if lang != "en"], taught)
     return {
@@ -142,7 +143,7 @@ def table(report: dict[str, Any]) -> str:
     lines = [f"E = {100 * report['E']:.1f}; shares of E, R@10 text to image", "| row | " + " | ".join(columns) + " |"]
     lines.append("|---" * (len(columns) + 1) + "|")
     for name, row in report["summary"].items():
-        lines.append(f"| {name} | " + " | ".join(f"{row[column]:.2f}" for column in columns) + " |")
+        lines.append(f"| {name} | " + " | ".join(f"{row[column]:.3f}" for column in columns) + " |")
     return "\n".join(lines)
 
 
