@@ -7,6 +7,7 @@ identity. Entry points: `connect`, `Processes`, `WholeBatchLoss`.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -134,7 +135,16 @@ def connect(settings: Train) -> Processes:
         BabelclipError: the device does not have the precision.
         MissingExtraError: accelerate is not installed.
     """
-    return Processes(build_accelerator(settings))
+    processes = Processes(build_accelerator(settings))
+    if processes.world > 1:
+        atexit.register(_leave)
+    return processes
+
+
+def _leave() -> None:
+    """Leaves the process group: its threads, left to the end of the program, now and then abort it (exit code -6)."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @dataclass(frozen=True)
