@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -27,6 +28,10 @@ Value = TypeVar("Value")
 
 # How backends say that the other side is gone or silent; their error classes differ.
 _LOST = ("connection closed", "connection reset", "broken pipe", "connection refused", "timed out", "timeout", "nccl")
+
+
+# Seconds, many times what a thread takes to let go of a tensor.
+_LAST_WORK = 0.2
 
 
 class LostProcessError(BabelclipError):
@@ -142,9 +147,15 @@ def connect(settings: Train) -> Processes:
 
 
 def _leave() -> None:
-    """Leaves the process group: its threads, left to the end of the program, now and then abort it (exit code -6)."""
+    """Leaves the process group at the end of the program.
+
+    A thread of the backend that still waits for the interpreter's lock, to drop its last tensors, aborts the program
+    (exit code -6) when the interpreter ends before it got it. So it gets it, for longer than such a thread needs.
+    """
+    time.sleep(_LAST_WORK)
     if dist.is_initialized():
         dist.destroy_process_group()
+        time.sleep(_LAST_WORK)
 
 
 @dataclass(frozen=True)
