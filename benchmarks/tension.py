@@ -51,7 +51,7 @@ STSB = [
 # From random weights ten times the published rates, which are for a pretrained encoder.
 RUNS: dict[str, tuple[str, list[str]]] = {
     "random, original": ("random", [*ORIGINAL, "train.lr=1e-4", "train.steps=300"]),
-    "random, in batch": ("random", [*IN_BATCH, "train.lr=5e-4", "train.steps=80", "train.validate_every=80"]),
+    "random, in batch": ("random", [*IN_BATCH, "train.lr=5e-4", "train.steps=50", "train.validate_every=50"]),
     "MiniLM, original": ("MiniLM", [*ORIGINAL, "train.lr=1e-5", "train.steps=300"]),
     "MiniLM, in batch": ("MiniLM", [*IN_BATCH, "train.lr=5e-5", "train.steps=50", "train.validate_every=50"]),
     "MiniLM, STS-b": ("MiniLM", [*STSB, "train.lr=2e-5"]),
