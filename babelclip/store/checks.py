@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,14 +34,22 @@ def checked_ids(ids: Sequence[str | int]) -> list[str]:
     if not names:
         raise BabelclipError("append got 0 rows, but a shard holds at least one: skip empty batches.")
     if len(set(names)) < len(names):
-        seen: set[str] = set()
-        # set.add returns None, so this keeps what was seen before.
-        twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+        twice = repeated(names, set())
         raise BabelclipError(
             f"{len(twice)} of {len(names)} ids occur twice, first {twice[:3]}. An id names one row: make them distinct "
             "(1 and '1' are the same id)."
         )
     return names
+
+
+def repeated(names: Iterable[str], seen: set[str]) -> list[str]:
+    """Returns those of `names` that are in `seen` or came before, and adds all of them to `seen`."""
+    twice = []
+    for name in names:
+        if name in seen:
+            twice.append(name)
+        seen.add(name)
+    return twice
 
 
 def checked_vectors(vectors: npt.ArrayLike, names: list[str], facts: StoreFacts) -> npt.NDArray[np.floating[Any]]:

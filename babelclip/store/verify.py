@@ -13,7 +13,7 @@ from babelclip.errors import BabelclipError
 from babelclip.files import sha256
 from babelclip.progress import progress_bar
 from babelclip.store import layout
-from babelclip.store.checks import UNIT_LENGTH_TOLERANCE
+from babelclip.store.checks import UNIT_LENGTH_TOLERANCE, repeated
 from babelclip.store.layout import Shard, StoreFacts
 from babelclip.store.parquet import count_rows, naming, read_table
 
@@ -113,7 +113,7 @@ def _repeated_ids(path: Path, hashes: dict[int, npt.NDArray[np.int64]]) -> list[
             continue
         # Equal hashes may be of different ids: the ids decide.
         ids = layout.ids_of_shard(path, number).take(pa.array(places)).to_pylist()
-        twice = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+        twice = repeated(ids, seen)
         if twice:
             problems.append(
                 f"{layout.rows_file(path, number)} holds {len(twice)} ids that an earlier row has, first {twice[:3]}"

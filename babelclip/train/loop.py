@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import threading
 import time
@@ -188,7 +189,7 @@ def _run(
     writes = job.processes.writes
     log: RunLog | NoLog = NoLog()
     if writes:
-        usable = lambda: checkpoint.usable(job.out)  # noqa: E731
+        usable = functools.partial(checkpoint.usable, job.out)
         log = RunLog(job.out, job.settings, resumed_step=state.step, usable=usable)
     with (
         contextlib.closing(log),
