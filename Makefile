@@ -72,7 +72,7 @@ $(VENV)/.installed-starter: requirements/starter.txt | $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed
-	$(INSTALL) -e '.[train,translate,langid,legacy,export,dev]'
+	$(INSTALL) -e '.[train,translate,langid,legacy,export,search,faiss,milvus,dev]'
 	@touch $@
 
 clean:
