@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -188,10 +187,10 @@ def build_image_backbone(config: dict[str, Any]) -> nn.Module:
 
 
 def _as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:
-    if isinstance(pictures, (str, Path, Image.Image, np.ndarray)):
+    if isinstance(pictures, (str, Image.Image, np.ndarray)) or not isinstance(pictures, Iterable):
         return [pictures]
     return list(pictures)
 
 
 def _name_of(picture: Picture) -> str:
-    return str(picture) if isinstance(picture, (str, Path)) else f"<{type(picture).__name__}>"
+    return f"<{type(picture).__name__}>" if isinstance(picture, (Image.Image, np.ndarray)) else str(picture)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -17,7 +17,15 @@ from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.models.patches import as_patches, fitting_size
 from babelclip.models.tar_pictures import in_tar, read_member
 
-Picture = str | Path | Image.Image | np.ndarray
+
+class EncodedPicture(Protocol):
+    """A picture file that lies inside another file, such as a row of base64; it goes to worker processes by pickle."""
+
+    def read_bytes(self) -> bytes:
+        """Returns the content of the picture file; OSError where it cannot be read."""
+
+
+Picture = str | Path | Image.Image | np.ndarray | EncodedPicture
 
 # A picture of 100 megapixels takes 300 MB decoded; above that a small file may be a bomb.
 MAX_PIXELS = 100_000_000
@@ -214,8 +222,8 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
     the models leave it so too, and whoever opened it may have turned it already.
 
     Args:
-        picture: a path, also of a member of a tar (`shard.tar::0001.jpg`); a PIL picture; or an array (H, W), (H, W, 3)
-            or (H, W, 4) of uint8.
+        picture: a path, also of a member of a tar (`shard.tar::0001.jpg`); a PIL picture; an array (H, W), (H, W, 3) or
+            (H, W, 4) of uint8; or what gives the bytes of a picture file by `read_bytes()`.
         max_pixels: a larger picture is refused before it is decoded.
 
     Raises:
@@ -231,11 +239,15 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
                 "Give uint8 of shape (H, W), (H, W, 3) or (H, W, 4)."
             )
         return Image.fromarray(picture)
-    if not isinstance(picture, (str, os.PathLike)):
+    if isinstance(picture, (str, os.PathLike)):
+        path = Path(picture)
+        inside = in_tar(path)
+        return _decoded(str(path), lambda: path if inside is None else io.BytesIO(read_member(*inside)), max_pixels)
+    if not callable(getattr(picture, "read_bytes", None)):
         raise PictureError(
             f"A picture of type {type(picture).__name__} cannot be read. Give a path, a PIL picture or a uint8 array."
         )
-    return _decoded(Path(picture), max_pixels)
+    return _decoded(str(picture), lambda: io.BytesIO(picture.read_bytes()), max_pixels)
 
 
 def _loaded(picture: Image.Image) -> Image.Image:
@@ -248,13 +260,12 @@ def _loaded(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def _decoded(path: Path, max_pixels: int) -> Image.Image:
+def _decoded(path: str, content: Callable[[], Path | io.BytesIO], max_pixels: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             # PIL warns from 89 megapixels; the limit below speaks for itself.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            inside = in_tar(path)
-            with Image.open(path if inside is None else io.BytesIO(read_member(*inside))) as opened:
+            with Image.open(content()) as opened:
                 if opened.width * opened.height > max_pixels:
                     raise PictureError(
                         f"{path} has {opened.width} x {opened.height} pixels; at most {max_pixels:,} are decoded. "

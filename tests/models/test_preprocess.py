@@ -212,3 +212,19 @@ def test_an_empty_picture_is_a_picture_error(empty):
 def test_a_line_of_pixels_does_not_fill_the_memory(fit):
     with pytest.raises(PictureError, match="too narrow"):
         Preprocess(fit=fit)(Image.new("L", (1, 60000)))
+
+
+def test_bytes_of_a_picture_inside_another_file_open_as_the_file_does(tmp_path: Path) -> None:
+    class Row:
+        def read_bytes(self) -> bytes:
+            return path.read_bytes()
+
+        def __str__(self) -> str:
+            return "row 7"
+
+    path = tmp_path / "a.png"
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(path)
+    assert np.array_equal(np.asarray(open_picture(Row())), np.asarray(open_picture(path)))
+    path.write_bytes(b"no picture")
+    with pytest.raises(PictureError, match="row 7 does not decode"):
+        open_picture(Row())
