@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -198,7 +197,7 @@ def evaluate_features(
         figures = _figures(scores, direction, clusters[direction], facts.seed)
         results.append(
             {
-                **asdict(facts),
+                **facts.fields(),
                 **figures,
                 "pretrained": facts.revision,
                 "task": "zeroshot_retrieval",
