@@ -1,0 +1,326 @@
+"""`Collection`: pictures made searchable. One small interface, so that engines stay replaceable.
+
+    NAME.lance, s3://bucket/NAME.lance     LanceDB: the default (lance.py)
+    milvus://host:port/NAME, NAME.db       Milvus, a cluster or a local milvus-lite file (milvus.py)
+    a folder of clip-retrieval             FAISS: read as it is, exact search (faiss.py)
+
+Entry points: `create_collection`, `open_collection`. Scores are cosines, higher is better, and the same number from
+every backend. Row letters: Q queries, K top k, D embed_dim.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy.typing as npt
+import pyarrow as pa
+
+from babelclip.errors import BabelclipError, SpaceMismatchError
+from babelclip.search.filters import Filter
+
+
+class UnsupportedError(BabelclipError):
+    """The backend of a collection lacks this operation; the message says which one has it."""
+
+
+@dataclass(frozen=True)
+class ImageSpace:
+    """What made the vectors of a collection: its fingerprint. Only encoders of the same `space` may ask it.
+
+    Attributes:
+        space: id of the embedding space.
+        image_model: name of the model whose picture tower encoded the pictures.
+        revision: commit of its weights, "" where unknown.
+        dim: D.
+        preprocess: hash of how pictures were prepared, "" where unknown.
+        dtype: what the tower computed in.
+        text_models: text encoders known to fit, for messages and choices; any of the same space may ask.
+    """
+
+    space: str
+    image_model: str
+    revision: str = ""
+    dim: int = 0
+    preprocess: str = ""
+    dtype: str = "float32"
+    text_models: tuple[str, ...] = ()
+
+    def check_space(self, space: str, what: str) -> None:
+        """Does nothing where `space` is that of the collection; `what` names the two, for example "a and b".
+
+        Raises:
+            SpaceMismatchError: it is another; names both.
+        """
+        if space != self.space:
+            raise SpaceMismatchError(self.space, space, what)
+
+    def check_same(self, other: ImageSpace, what: str) -> None:
+        """Does nothing where the pictures of `other` were encoded in the same way, so that rows may be added.
+
+        Raises:
+            SpaceMismatchError: they lie in another space.
+            BabelclipError: tower, revision, dimension or preparation differ; names the fact.
+        """
+        self.check_space(other.space, what)
+        for name in ("image_model", "revision", "dim", "preprocess"):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours != theirs and ours and theirs:
+                raise BabelclipError(
+                    f"{what} were encoded differently: {name} is {ours!r} against {theirs!r}. Pictures of one "
+                    "collection are encoded by one model: use that one, or make a new collection."
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fingerprint as JSON content."""
+        return {**asdict(self), "text_models": list(self.text_models)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ImageSpace:
+        """Returns the fingerprint that `to_json` gave; keys it does not know are left out."""
+        known = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
+        return cls(**{**known, "text_models": tuple(known.get("text_models", ()))})
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """How to build an index; the defaults follow the number of rows.
+
+    Attributes:
+        kind: `auto` (none below 50,000 rows, then `ivf_rq`), `none` or `ivf_rq`.
+        partitions: 0 takes sqrt(rows), and above 10 million rows one for each 7,500.
+        bits: of a number in the index.
+        refine: candidates for each result that are compared by their full vectors.
+        probes: partitions read for a query; 0 takes the least that reaches `target_recall`.
+        target_recall: recall@10 that the choice of probes aims at.
+        queries: sampled for the recall report, of each kind.
+        text_queries: (Q, D) vectors of texts, for example of captions, whose recall is reported apart.
+    """
+
+    kind: str = "auto"
+    partitions: int = 0
+    bits: int = 1
+    refine: int = 10
+    probes: int = 0
+    target_recall: float = 0.98
+    queries: int = 200
+    text_queries: npt.NDArray[Any] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What a build made, and how well it finds: search against exact search on sampled queries.
+
+    Attributes:
+        kind, partitions, bits, probes, refine: of the index; `kind` `none` where search is exact.
+        rows: when it was built.
+        seconds: of the build.
+        recall: recall@10 by kind of query, `text` and `picture`; empty where search is exact.
+        queries: how many of each.
+        made: when, UTC, ISO 8601.
+    """
+
+    kind: str
+    rows: int
+    partitions: int = 0
+    bits: int = 0
+    probes: int = 0
+    refine: int = 0
+    seconds: float = 0.0
+    recall: Mapping[str, float] = field(default_factory=dict)
+    queries: Mapping[str, int] = field(default_factory=dict)
+    made: str = ""
+
+    def sentence(self) -> str:
+        """Returns the report in a line for people."""
+        if self.kind == "none":
+            return f"{self.rows:,} rows: no index, search is exact"
+        found = ", ".join(f"{name} queries {share:.3f} ({self.queries[name]})" for name, share in self.recall.items())
+        return (
+            f"{self.rows:,} rows: {self.kind}, {self.partitions} partitions, {self.probes} probed, refined "
+            f"{self.refine}x, built in {self.seconds:.1f} s; recall@10 of {found or 'no query'}"
+        )
+
+
+@dataclass(frozen=True)
+class CollectionStats:
+    """Facts of a collection now.
+
+    Attributes:
+        backend: `lance`, `faiss`, `fast` or `milvus`.
+        rows: in all.
+        unindexed: rows that the index does not cover yet; they are searched exactly.
+        index: its kind, `none` where search is exact.
+        deltas: parts of the index; each costs query time, a build makes it one again.
+        bytes: on disk, -1 where unknown.
+        versions: kept, deleted rows among them.
+        report: of the last build, None where there was none.
+        advice: what should be done, "" where nothing.
+    """
+
+    backend: str
+    rows: int
+    unindexed: int = 0
+    index: str = "none"
+    deltas: int = 0
+    bytes: int = -1
+    versions: int = 1
+    report: IndexReport | None = None
+    advice: str = ""
+
+
+class Collection(Protocol):
+    """Pictures with vectors, captions, metadata and thumbnails. What a backend lacks is an `UnsupportedError`.
+
+    Attributes:
+        name: what people call it.
+        url: what `open_collection` takes.
+        fingerprint: what made the vectors.
+        columns: name -> type (text, int, float, bool, time, bytes) of all columns but the vector.
+        roots: name of a source (column `source`) -> the folder that `path` is relative to.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def url(self) -> str: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> ImageSpace: ...  # noqa: D102
+    @property
+    def columns(self) -> Mapping[str, str]: ...  # noqa: D102
+    @property
+    def roots(self) -> Mapping[str, str]: ...  # noqa: D102
+
+    def upsert(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """Adds rows, and replaces those whose id is there; all of them or none, and durable when it returns.
+
+        Args:
+            rows: `id`, `vector`, and any other columns; those that lack are null.
+
+        Raises:
+            BabelclipError: rows do not fit (see `columns.checked_rows`), or the collection is open for reading.
+        """
+
+    def delete(self, *, ids: Sequence[str] | None = None, where: Filter | None = None) -> int:
+        """Deletes rows by id, by filter, or those that both name, and returns how many.
+
+        They are not found any more from now on; `optimize(keep_versions_for=0)` removes them from the disk too.
+        """
+
+    def search(
+        self,
+        vectors: npt.ArrayLike,
+        k: int,
+        *,
+        where: Filter | None = None,
+        columns: Sequence[str] = (),
+        with_vectors: bool = False,
+        exact: bool = False,
+    ) -> pa.Table:
+        """Returns the best `k` rows of each query, best first: all that there are where fewer than k fulfil `where`.
+
+        Args:
+            vectors: (Q, D) or (D,); need not be normalised.
+            k: results for each query.
+            where: only rows that fulfil it.
+            columns: of the result beside query, id and score.
+            with_vectors: add column `vector` (D float32).
+            exact: compare with every row, without the index.
+
+        Returns:
+            query int32 (0 .. Q-1), id string, score float32 (cosine), then `columns`; at most Q * k rows.
+
+        Raises:
+            BabelclipError: vectors are not finite or of another dimension, k is not positive, a column is unknown.
+        """
+
+    def get(self, ids: Sequence[str], *, columns: Sequence[str] = (), with_vectors: bool = False) -> pa.Table:
+        """Returns the rows of `ids`, in their order; ids that are not there are left out."""
+
+    def scan(
+        self,
+        *,
+        columns: Sequence[str] = (),
+        where: Filter | None = None,
+        with_vectors: bool = False,
+        batch_rows: int = 4096,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yields all rows that fulfil `where` in batches: `id`, then `columns`, then `vector` where asked for."""
+
+    def count(self, where: Filter | None = None) -> int:
+        """Returns how many rows there are, or fulfil `where`."""
+
+    def add_columns(self, columns: Mapping[str, str]) -> None:
+        """Adds columns, null in all rows; those that are there with the same type are left alone."""
+
+    def set_roots(self, roots: Mapping[str, str]) -> None:
+        """Replaces the folders of the sources, for pictures that have moved."""
+
+    def build_index(self, spec: IndexSpec | None = None) -> IndexReport:
+        """Builds the index anew (none where the policy says so), measures it, stores the report and returns it."""
+
+    def optimize(self, *, keep_versions_for: float = 3600.0) -> None:
+        """Compacts files, takes new rows into the index, and removes versions older than so many seconds.
+
+        Readers of an older version fail after that: keep longer than the longest request or cursor. 0 makes deletion
+        real, on disk too.
+        """
+
+    def stats(self) -> CollectionStats:
+        """Returns facts of the collection."""
+
+    def version(self) -> int:
+        """Returns the number of the version that is read; each write makes one."""
+
+    def at(self, version: int) -> Collection:
+        """Returns a read-only snapshot.
+
+        Raises:
+            BabelclipError: the version is not kept any more.
+        """
+
+    def refresh(self) -> None:
+        """Reads what others have written since."""
+
+    def close(self) -> None:
+        """Gives locks and memory back."""
+
+
+def now() -> str:
+    """Returns the time, UTC, ISO 8601 to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def open_collection(url: str | Path, *, write: bool = False) -> Collection:
+    """Returns the collection at `url` (see above).
+
+    Raises:
+        BabelclipError: there is none, or its files do not fit together.
+        MissingExtraError: its engine is not installed.
+    """
+    raise NotImplementedError
+
+
+def create_collection(
+    url: str | Path,
+    fingerprint: ImageSpace,
+    *,
+    columns: Mapping[str, str] | None = None,
+    roots: Mapping[str, str] | None = None,
+) -> Collection:
+    """Returns a new, empty collection that can be written to.
+
+    Args:
+        url: NAME.lance, s3://…/NAME.lance, milvus://host:port/NAME or NAME.db.
+        fingerprint: what makes the vectors; `dim` is needed.
+        columns: metadata beside the fixed columns (`columns.FIXED`), name -> text, int, float, bool, time or bytes.
+        roots: name of a source -> absolute folder.
+
+    Raises:
+        BabelclipError: there is something already, or a column is not allowed.
+        MissingExtraError: the engine is not installed.
+    """
+    raise NotImplementedError
