@@ -25,12 +25,12 @@ from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path
 from babelclip.models.text import TextEncoder
 from babelclip.train import checkpoint, fidelity, loop, losses
-from babelclip.train.benchmark import Benchmark, recalls
 from babelclip.train.device import training_device, versions
 from babelclip.train.distill_data import CaptionData, MixData, target_rows
 from babelclip.train.frozen import FrozenStates, UpperLayers, can_cut
 from babelclip.train.live import Targets
 from babelclip.train.mix_batches import Counts
+from babelclip.train.recall import SeenBenchmark
 from babelclip.train.recipe import Recipe, recipe_to_dict, to_toml
 from babelclip.train.text_batches import Batch
 from babelclip.train.texts import Inputs, TokenTable
@@ -80,7 +80,7 @@ def distill(
     resume: bool = False,
     weights: np.ndarray | None = None,
     progress: bool = True,
-    benchmark: Benchmark | None = None,
+    benchmark: SeenBenchmark | None = None,
     validate: Callable[[], Mapping[str, float]] | None = None,
 ) -> DistillResult:
     """Trains `student` in place, and returns how it went.
@@ -132,7 +132,7 @@ def _run(
     recipe: Recipe,
     out: Path,
     validation: Captions | None,
-    benchmark: Benchmark | None,
+    benchmark: SeenBenchmark | None,
     validate: Callable[[], Mapping[str, float]] | None,
     resume: bool,
     progress: bool,
@@ -259,7 +259,7 @@ def _measures(
     reader: _Reader,
     validation: Captions | None,
     targets: Targets,
-    benchmark: Benchmark | None,
+    benchmark: SeenBenchmark | None,
     further: Callable[[], Mapping[str, float]] | None,
 ) -> Callable[[], Mapping[str, float]] | None:
     """Returns the validation of a run: fidelity to held-out targets, R@k on pictures, then the caller's figures."""
@@ -272,7 +272,7 @@ def _measures(
         texts = benchmark.captions
         tokens = TokenTable.from_texts(reader.student, texts.texts, texts.langs)
         inputs, lengths, dim = reader.inputs(tokens, "benchmark"), tokens.lengths, reader.student.embed_dim
-        parts.append(lambda: recalls(benchmark, fidelity.features_of(reader.model, inputs, lengths, dim, budget)))
+        parts.append(lambda: benchmark.recalls(fidelity.features_of(reader.model, inputs, lengths, dim, budget)))
     if further is not None:
         parts.append(further)
     return (lambda: {name: value for part in parts for name, value in part().items()}) if parts else None

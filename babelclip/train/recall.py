@@ -1,4 +1,7 @@
-"""R@k on held-out captions with pictures while a pair trains: by language, and its mean over languages."""
+"""R@k on held-out captions with pictures while a model trains: by language, and its mean over languages.
+
+Entry points: `recall_of` where either tower may move, `seen_by` and `SeenBenchmark.recalls` where pictures stand still.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ import torch
 from torch import Tensor
 
 from babelclip.data.captions import Captions
+from babelclip.errors import BabelclipError
 from babelclip.evaluate.metrics import recall_at_k, same_group
 from babelclip.models.batching import token_batches
 from babelclip.models.clip import Clip
 from babelclip.models.decoding import DecodedBatches, decoder_pool
+from babelclip.models.image import ImageEncoder
 from babelclip.models.text import inference, normalize_rows
 from babelclip.store import EmbeddingStore
 from babelclip.train.pictures import paths_of
@@ -37,6 +42,47 @@ class Benchmark:
 
     captions: Captions
     paths: Mapping[str, Path] | None = None
+
+
+@dataclass(frozen=True)
+class SeenBenchmark:
+    """Held-out captions with the vectors of their pictures, which do not change.
+
+    Attributes:
+        captions: N texts with their languages.
+        vectors: of the pictures (C, D) float32, L2-normalised.
+        text_groups, picture_groups: what each caption is relevant to (N,), and what each picture is (C,).
+        to_space: raw vectors of the student (N, P) to the space (N, D): identity, or the teacher's projection where
+            the student learns pooled targets.
+    """
+
+    captions: Captions
+    vectors: np.ndarray
+    text_groups: np.ndarray
+    picture_groups: np.ndarray
+    to_space: Callable[[np.ndarray], np.ndarray] = lambda features: features
+
+    def recalls(self, features: np.ndarray) -> dict[str, float]:
+        """Returns the figures of `recalls` for the raw vectors (N, P) of the captions."""
+        texts = normalize_rows(self.to_space(features))
+        return recalls(texts, self.vectors, self.captions.langs, self.text_groups, self.picture_groups)
+
+
+def seen_by(benchmark: Benchmark, tower: ImageEncoder, *, progress: bool = False) -> SeenBenchmark:
+    """Returns the benchmark as a picture tower that stands still sees it, each picture encoded once.
+
+    Raises:
+        BabelclipError: a picture is not there, or cannot be read.
+    """
+    paths = paths_of(benchmark.captions, benchmark.paths)
+    lacking = [path for path in paths.values() if not path.is_file()]
+    if lacking:
+        raise BabelclipError(
+            f"{len(lacking)} of {len(paths)} pictures of data.benchmark do not exist, first {lacking[0]}. "
+            "The column image is relative to the captions' file: put the pictures there."
+        )
+    vectors = tower.encode(list(paths.values()), progress=progress)
+    return SeenBenchmark(benchmark.captions, vectors, *groups_of(benchmark.captions, list(paths)))
 
 
 def recall_of(

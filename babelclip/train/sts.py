@@ -36,6 +36,7 @@ from babelclip.train.recipe import Recipe, recipe_to_dict, to_toml
 from babelclip.train.recipe_checks import needed
 from babelclip.train.sentences import Sentences, distinct_sentences, own_space
 from babelclip.train.similarity import Similarity
+from babelclip.train.students import open_student, with_pooling
 from babelclip.train.trainable import count_weights, select_parameters, set_dropout
 
 _DEFAULT_BATCH = 16
@@ -85,27 +86,16 @@ def sts(recipe: Recipe, out: Path | str, *, resume: bool = False, progress: bool
     Raises:
         BabelclipError: the recipe lacks student.model or sts.pairs, or as `train_sts` and `train_nli`.
     """
-    import babelclip
-
     out = Path(out)
-    clip = babelclip.load(needed(recipe.student.model, "student.model"), towers="text", device="cpu")
-    student = clip.text
-    assert student is not None  # load(towers="text") returns it or raises
-    pooling = recipe.student.pooling
-    if pooling and pooling != student.pooling:
-        fitted = TextEncoder(student.backbone, pooling=pooling, head=student.head_layers, tokenizer=student.tokenizer)
-        fitted.head.load_state_dict(student.head.state_dict())
-        student = fitted
+    clip = open_student(needed(recipe.student.model, "student.model"))
+    student = with_pooling(clip._text_tower(), recipe.student.pooling)
     paths = needed(recipe.sts.pairs, "sts.pairs")
     validation = read_scored(*recipe.sts.validation) if recipe.sts.validation else None
+    how: dict[str, Any] = {"validation": validation, "resume": resume, "progress": progress}
     if recipe.sts.stage == "nli":
-        result = train_nli(
-            student, read_nli(*paths), recipe, out, validation=validation, resume=resume, progress=progress
-        )
+        result = train_nli(student, read_nli(*paths), recipe, out, **how)
     else:
-        result = train_sts(
-            student, read_scored(*paths), recipe, out, validation=validation, resume=resume, progress=progress
-        )
+        result = train_sts(student, read_scored(*paths), recipe, out, **how)
     clip = dataclasses.replace(
         clip, text=student, space=own_space("sts", student), name=out.resolve().name, logit_scale=None, logit_bias=None
     )

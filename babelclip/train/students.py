@@ -2,7 +2,8 @@
 
 A student is a babelclip model, a published one of any layout, or a plain transformers folder: XLM-R, BERT, DistilBERT,
 ModernBERT, the encoder of NLLB. The projection lies inside the encoder (`TextEncoder.head`), never on the loss: what
-is saved and exported is what was trained. Entry point: `load_student`.
+is saved and exported is what was trained. Entry points: `load_student`, and `open_student` for trainings that keep the
+model's own head.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def load_student(settings: Student, *, embed_dim: int, seed: int = 0, targets: i
     Raises:
         BabelclipError: the model cannot be read, or its dimension, length or kind does not fit; both sizes are named.
     """
-    clip = _opened(settings.model)
+    clip = open_student(settings.model)
     if clip.text is None:
         raise BabelclipError(f"{settings.model} has no text tower. Give [student] the folder of a text encoder.")
     if settings.embed_dim not in (None, embed_dim):
@@ -84,6 +85,15 @@ def fit_student(
     return fitted.eval()
 
 
+def with_pooling(text: TextEncoder, pooling: str) -> TextEncoder:
+    """Returns the tower with another pooling and its own head; it shares the backbone. "" keeps the tower as it is."""
+    if pooling in ("", text.pooling):
+        return text
+    fitted = TextEncoder(text.backbone, pooling=pooling, head=text.head_layers, tokenizer=text.tokenizer)
+    fitted.head.load_state_dict(text.head.state_dict())
+    return fitted.eval()
+
+
 def head_of(kind: str, width: int, embed_dim: int, epsilon: float = 1e-5) -> list[LayerSpec]:
     """Returns the layers of a head from H = `width` to D = `embed_dim`.
 
@@ -99,8 +109,12 @@ def head_of(kind: str, width: int, embed_dim: int, epsilon: float = 1e-5) -> lis
     return [*before[kind], {"kind": "linear", "out": embed_dim}]
 
 
-def _opened(model: str) -> Clip:
-    """Returns what babelclip reads itself, else the encoder of a transformers class."""
+def open_student(model: str) -> Clip:
+    """Returns the text tower of a folder or name as it is: what babelclip reads itself, else a transformers class.
+
+    Raises:
+        BabelclipError: nothing reads it; see `load_encoder`.
+    """
     import babelclip
 
     if Path(model).is_dir():

@@ -31,10 +31,11 @@ from babelclip.models.text import inference
 from babelclip.store import EmbeddingStore
 from babelclip.train import loop
 from babelclip.train.assemble import assemble
-from babelclip.train.benchmark import Benchmark, open_benchmark
 from babelclip.train.distill import DistillResult, distill
 from babelclip.train.live import LiveTargets, SourceTexts, Targets
 from babelclip.train.log import read_log
+from babelclip.train.pair_sources import open_benchmark
+from babelclip.train.recall import SeenBenchmark, seen_by
 from babelclip.train.recipe import Recipe
 from babelclip.train.students import load_student
 
@@ -143,19 +144,17 @@ def _read(paths: tuple[str, ...]) -> Captions:
     return Captions.concat([read_all(path) for path in paths])
 
 
-def _benchmark(recipe: Recipe, whole: Clip | None, target: str, progress: bool) -> Benchmark | None:
-    if not recipe.data.benchmark:
+def _benchmark(recipe: Recipe, whole: Clip | None, target: str, progress: bool) -> SeenBenchmark | None:
+    benchmark = open_benchmark(recipe)
+    if benchmark is None:
         return None
     if whole is None or whole.image is None:
         raise BabelclipError(
             "data.benchmark is measured with the teacher's pictures, and no picture tower is given: name a model with "
             "one by --image, or in teacher.model."
         )
-    shown = progress and loop.connect(recipe.train).writes
-    if target != "pooled":
-        return open_benchmark(recipe.data.benchmark, whole.image, progress=shown)
-    projection = Projection(whole)
-    return open_benchmark(recipe.data.benchmark, whole.image, projection, progress=shown)
+    seen = seen_by(benchmark, whole.image, progress=progress and loop.connect(recipe.train).writes)
+    return dataclasses.replace(seen, to_space=Projection(whole)) if target == "pooled" else seen
 
 
 class Projection:

@@ -50,6 +50,7 @@ from babelclip.train.recipe import Recipe, recipe_to_dict, to_toml
 from babelclip.train.recipe_checks import needed
 from babelclip.train.sentences import Sentences, distinct_sentences, own_space
 from babelclip.train.similarity import Similarity
+from babelclip.train.students import open_student
 from babelclip.train.trainable import count_weights, select_parameters, set_dropout
 
 _LOG = logging.getLogger(__name__)
@@ -109,9 +110,7 @@ def tension(recipe: Recipe, out: Path | str, *, resume: bool = False, progress: 
     Raises:
         BabelclipError: the recipe lacks student.model or data.captions, or as `train_tension`.
     """
-    import babelclip
-
-    student = babelclip.load(needed(recipe.student.model, "student.model"), towers="text", device="cpu")
+    student = open_student(needed(recipe.student.model, "student.model"))
     needed(recipe.data.captions, "data.captions")
     texts = [text for source in recipe.data.captions for part in open_captions(source) for text in part.texts]
     validation = read_scored(*recipe.sts.validation) if recipe.sts.validation else None

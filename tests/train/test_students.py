@@ -15,7 +15,9 @@ from babelclip.models.export import export
 from babelclip.models.text import TextEncoder
 from babelclip.train.distill import distill
 from babelclip.train.recipe import Student, recipe_from_dict
-from babelclip.train.students import fit_student, load_student
+from babelclip.train.sts import sts
+from babelclip.train.students import fit_student, load_encoder, load_student
+from babelclip.train.tension import tension
 from tests.conftest import EMBED_DIM, make_text_encoder, make_tokenizer
 from tests.train.parts import make_captions, make_store
 
@@ -195,3 +197,31 @@ def test_folders_that_hold_no_student_say_why(tmp_path: Path):
         load_student(Student(model=str(folder)), embed_dim=4)
     with pytest.raises(BabelclipError, match="no folder and no published model"):
         load_student(Student(model="nowhere"), embed_dim=4)
+
+
+@pytest.mark.parametrize("kind", ["tension", "sts"])
+def test_a_plain_folder_that_only_transformers_reads_is_trained_on_sentences(tmp_path: Path, kind: str):
+    folder = make_folder(tmp_path / "plain", "modernbert")
+    (tmp_path / "texts.en").write_text("\n".join(make_captions().texts), encoding="utf-8")
+    rows = [f"g\tf\ty\t{n}\t{n % 6}\t{text}\ta red dog\n" for n, text in enumerate(make_captions().texts[:20])]
+    (tmp_path / "sts.csv").write_text("".join(rows), encoding="utf-8")
+    train = {"kind": kind, "steps": 2, "precision": "fp32", "device": "cpu", "batch_size": 8, "lr": 1e-3}
+    student = {"model": str(folder), "pooling": "cls"} if kind == "sts" else {"model": str(folder)}
+    recipe = recipe_from_dict(
+        {
+            "train": train,
+            "student": student,
+            "data": {"captions": [str(tmp_path / "texts.en")]},
+            "sts": {"pairs": [str(tmp_path / "sts.csv")]},
+        }
+    )
+    if kind == "sts":
+        clip = sts(recipe, tmp_path / "run", progress=False).clip
+    else:
+        clip = tension(recipe, tmp_path / "run", progress=False).model
+    assert clip.text is not None
+    assert clip.text.pooling == ("cls" if kind == "sts" else "mean")
+    untaught = load_encoder(folder).encode_text(["a red dog"])
+    again = babelclip.load(clip.save(tmp_path / "saved"), device="cpu", dtype="float32").encode_text(["a red dog"])
+    assert np.abs(again - untaught).max() > 1e-4
+    np.testing.assert_allclose(again, clip.encode_text(["a red dog"]), atol=1e-6)

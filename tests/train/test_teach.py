@@ -17,9 +17,10 @@ from babelclip.data.captions import Captions, write_captions
 from babelclip.data.embed import embed_file
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
-from babelclip.train.benchmark import open_benchmark, recalls
 from babelclip.train.distill import distill
 from babelclip.train.log import read_log
+from babelclip.train.pair_sources import open_pairs
+from babelclip.train.recall import Benchmark, SeenBenchmark, seen_by
 from babelclip.train.recipe import Recipe, load_recipe, recipe_from_dict, to_toml
 from babelclip.train.teach import teach
 from tests.conftest import draw_shape, make_clip, make_text_encoder
@@ -95,19 +96,24 @@ def test_a_recipe_trains_measures_and_saves_a_model_with_pictures(place: Path):
     assert clip.encode_image([place / "red.png"]).shape == (1, 16)
 
 
+def seen(place: Path, teacher: Clip) -> SeenBenchmark:
+    assert teacher.image is not None
+    return seen_by(Benchmark(*open_pairs([str(place / "held-out.jsonl")], "data.benchmark")), teacher.image)
+
+
 def test_recall_is_that_of_the_captions_own_pictures(place: Path):
     teacher = babelclip.load(place / "teacher", device="cpu")
     assert teacher.image is not None
-    benchmark = open_benchmark([str(place / "held-out.jsonl")], teacher.image)
-    assert benchmark.pictures.tolist() == [0, 1, 2, 0, 1, 2]
-    perfect = benchmark.vectors[benchmark.pictures] * 3.0
+    benchmark = seen(place, teacher)
+    assert benchmark.text_groups.tolist() == benchmark.picture_groups[[0, 1, 2, 0, 1, 2]].tolist()
+    perfect = benchmark.vectors[[0, 1, 2, 0, 1, 2]] * 3.0
     # Swedish is one picture off.
     perfect[3:] = benchmark.vectors[[1, 2, 0]]
-    figures = recalls(benchmark, perfect)
+    figures = benchmark.recalls(perfect)
     assert (figures["R@1/en"], figures["R@1/sv"], figures["R@1"], figures["R@5"]) == (1.0, 0.0, 0.5, 1.0)
     Path(place / "red.png").unlink()
     with pytest.raises(BabelclipError, match=r"1 of 3 pictures of data\.benchmark do not exist"):
-        open_benchmark([str(place / "held-out.jsonl")], teacher.image)
+        seen(place, teacher)
 
 
 def test_early_stop_on_recall_ends_a_run(place: Path):
@@ -135,8 +141,8 @@ def test_a_pooled_student_becomes_a_whole_clip(place: Path):
     assert taught.clip.text is not None
     assert [layer["kind"] for layer in taught.clip.text.head_layers] == ["layer_norm", "linear", "linear"]
     assert taught.clip.embed_dim == 16
-    benchmark = open_benchmark([str(place / "held-out.jsonl")], make_teacher().image)  # type: ignore[arg-type]
-    own = recalls(benchmark, taught.clip.encode_text(benchmark.captions.texts))
+    benchmark = seen(place, make_teacher())
+    own = benchmark.recalls(taught.clip.encode_text(benchmark.captions.texts))
     assert own["R@1"] == pytest.approx(taught.result.run.validation["R@1"])
     with pytest.raises(BabelclipError, match="pooled vectors, and a student of those needs the teacher"):
         teach(recipe, place / "again", progress=False)
@@ -238,11 +244,11 @@ def test_a_clip_of_another_space_is_refused(place: Path):
 def test_kept_states_serve_the_benchmark_too(place: Path):
     teacher = babelclip.load(place / "teacher", device="cpu")
     assert teacher.image is not None
-    benchmark = open_benchmark([str(place / "held-out.jsonl")], teacher.image)
+    benchmark = seen(place, teacher)
     student = make_text_encoder(1)
     recipe = recipe_from_dict({"train": TINY, "student": {"trainable": "last 1 layers", "cache": "float32"}})
     store = make_store(place / "store")
     result = distill(student, make_captions(), store, recipe, place / "run", benchmark=benchmark, progress=False)
-    own = recalls(benchmark, student.encode(benchmark.captions.texts, normalize=False))
+    own = benchmark.recalls(student.encode(benchmark.captions.texts, normalize=False))
     assert result.cached_layers == 2
     assert {name: result.run.validation[name] for name in own} == pytest.approx(own)
