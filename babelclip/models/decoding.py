@@ -8,10 +8,11 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from babelclip.models.preprocess import Picture, PictureError, Preprocess, open_
 
 # Batches that wait decoded, beside the one in each model's hands: one would leave the decoders idle at every hand-over.
 _BATCHES_AHEAD = 2
+# What decodes for a caller who wants more of a picture than its pixels: returns the pixels, and the rest.
+Reader = Callable[[Preprocess, Picture], tuple[np.ndarray, Any]]
 # Up to so many cores threads decode as fast as processes (docs/log.md).
 _THREADS_SUFFICE = 4
 
@@ -98,14 +101,22 @@ class DecodedBatches:
     Submitted and not yet taken are at most `_BATCHES_AHEAD` batches, however many pictures there are.
     """
 
-    def __init__(self, pool: Executor, preprocess: Preprocess, pictures: Sequence[Picture], batch_size: int) -> None:
-        self._pool, self._preprocess, self._pictures = pool, preprocess, pictures
+    def __init__(
+        self,
+        pool: Executor,
+        preprocess: Preprocess,
+        pictures: Sequence[Picture],
+        batch_size: int,
+        reader: Reader | None = None,
+    ) -> None:
+        """Takes N pictures; what `reader` returns, a function at the top of a module, stands where pixels would."""
+        self._pool, self._preprocess, self._pictures, self._reader = pool, preprocess, pictures, reader
         self._starts = iter(range(0, len(pictures), batch_size))
         self._batch_size = batch_size
-        self._waiting: deque[tuple[int, list[Future[np.ndarray]]]] = deque()
+        self._waiting: deque[tuple[int, list[Future[Any]]]] = deque()
         self._lock = threading.Lock()
 
-    def take(self) -> tuple[list[int], list[np.ndarray], list[tuple[int, PictureError]]]:
+    def take(self) -> tuple[list[int], list[Any], list[tuple[int, PictureError]]]:
         """Returns the next batch: positions and pixels of what could be read, positions and errors of what could not.
 
         Raises:
@@ -136,7 +147,7 @@ class DecodedBatches:
             if start is None:
                 return
             batch = self._pictures[start : start + self._batch_size]
-            futures = [self._pool.submit(_decode, self._preprocess, picture) for picture in batch]
+            futures = [self._pool.submit(self._reader or _decode, self._preprocess, picture) for picture in batch]
             self._waiting.append((start, futures))
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from babelclip.errors import BabelclipError
-from babelclip.models.decoding import DecodedBatches, EncodeReport, decoder_pool
+from babelclip.models.decoding import DecodedBatches, EncodeReport, Reader, decoder_pool
 from babelclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 from babelclip.models.encoding import Device, in_lanes, inference, replicas
 from babelclip.models.head import LayerSpec, backbone_width, build_head
@@ -118,11 +118,15 @@ class ImageEncoder(nn.Module):
         report: Callable[[EncodeReport], None] | None = None,
         strict: bool = False,
         pool: Executor | None = None,
+        reader: Reader | None = None,
+        took: Callable[[int, Any], None] | None = None,
     ) -> tuple[np.ndarray, list[SkippedPicture]]:
         """Returns features of the readable pictures (M, D) float32 in input order, and the pictures left out.
 
         Keywords are those of `encode`; `strict=True` raises `PictureError` at an unreadable picture. `pool` are
         decoders (`decoder_pool`) that outlive the call: who calls often does not start processes each time.
+        `reader` decodes instead of `open_picture` and `preprocess`, so that a picture is decoded once for all that is
+        wanted of it (a thumbnail, its size): the second of what it returns goes to `took`, with the position.
         """
         pictures = _as_list(pictures)
         if batch_size < 1:
@@ -138,7 +142,7 @@ class ImageEncoder(nn.Module):
             decoder_pool(workers, len(pictures)) if pool is None else contextlib.nullcontext(pool) as decoders,
             progress_bar("Pictures", len(pictures), shown=progress, unit="pictures") as advance,
         ):
-            batches = DecodedBatches(decoders, self.preprocess, pictures, batch_size)
+            batches = DecodedBatches(decoders, self.preprocess, pictures, batch_size, reader)
 
             def work(lane: nn.Module, _batch: int) -> None:
                 start = perf_counter()
@@ -146,6 +150,11 @@ class ImageEncoder(nn.Module):
                 if strict and unreadable:
                     raise unreadable[0][1]
                 skipped.extend(SkippedPicture(at, _name_of(pictures[at]), str(error)) for at, error in unreadable)
+                if reader is not None:
+                    for at, (_pixels, rest) in zip(positions, pixels, strict=True):
+                        if took is not None:
+                            took(at, rest)
+                    pixels = [item[0] for item in pixels]
                 decoded = perf_counter()
                 if positions:
                     features[positions] = _forward(lane, pixels, before_head)
