@@ -199,7 +199,8 @@ def unit_rows(vectors: npt.ArrayLike, dim: int, what: str = "vector") -> Vectors
             f"{what} {bad[0]} of {len(given)} {'is zero' if lengths[bad[0]] == 0 else 'holds NaN or infinity'}: "
             "a vector must be finite and have a direction. Encode the picture or text again."
         )
-    return (exact / lengths).astype(np.float32)
+    units: Vectors = (exact / lengths).astype(np.float32)
+    return units
 
 
 def _checked_ids(column: pa.ChunkedArray) -> pa.Array:
