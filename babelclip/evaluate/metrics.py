@@ -31,7 +31,9 @@ IntArray = npt.NDArray[np.int64]
 
 # Far above the rounding of float32 dot products of unit vectors (about 1e-7), far below any real difference.
 TIE_TOLERANCE = 1e-6
-_SCORES_AT_ONCE = 1 << 24  # 64 MiB of float32, once more while they are sorted
+_SCORES_AT_ONCE = 1 << 24  # 64 MiB of float32
+# From so many items on, a row of scores is compared by itself.
+_WIDE = 256
 # Draws of the bootstrap in memory.
 _DRAWS_AT_ONCE = 1 << 21
 
@@ -237,16 +239,11 @@ def _places(
 
     First the expected fraction of them within each of the `tops` (Q, K); then, for the best of them, how many items are
     better, how many are equal to it (itself included), and how many of the equal ones are relevant (3, Q). `rows` and
-    `items` (P,) are the pairs of query and relevant item, ordered by query, `at_once` of which are compared at a time.
+    `items` (P,) are the pairs of query and relevant item, ordered by query.
     """
     own = scores[rows, items]
     width = np.float32(tolerance) * np.maximum(np.float32(1), np.abs(own))
-    better, at_least = np.empty(len(own), dtype=np.int64), np.empty(len(own), dtype=np.int64)
-    for start in range(0, len(own), at_once):
-        part = slice(start, start + at_once)
-        of_query = scores[rows[part]]
-        better[part] = (of_query > (own + width)[part, None]).sum(axis=1)
-        at_least[part] = (of_query >= (own - width)[part, None]).sum(axis=1)
+    better, at_least = _counts(scores, rows, own - width, own + width, at_once)
     equal = at_least - better
     within = np.clip((tops - better[:, None]) / equal[:, None], 0.0, 1.0)
     first = np.flatnonzero(np.diff(rows, prepend=-1))
@@ -255,6 +252,32 @@ def _places(
     best = np.lexsort((-own, rows))[first]
     relevant_equal = np.add.reduceat((own >= (own - width)[best][rows]).astype(np.int64), first)
     return fractions, np.stack([better[best], equal[best], relevant_equal])
+
+
+def _counts(
+    scores: npt.NDArray[np.float32],
+    rows: IntArray,
+    low: npt.NDArray[np.float32],
+    high: npt.NDArray[np.float32],
+    at_once: int,
+) -> tuple[IntArray, IntArray]:
+    """Returns, for each pair (P,), how many scores of its row exceed `high`, and how many are at least `low`."""
+    better, at_least = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
+    if scores.shape[1] < _WIDE:
+        for start in range(0, len(rows), at_once):
+            part = slice(start, start + at_once)
+            of_query = scores[rows[part]]
+            better[part] = (of_query > high[part, None]).sum(axis=1)
+            at_least[part] = (of_query >= low[part, None]).sum(axis=1)
+        return better, at_least
+    # A wide row at a time: no copy of it, and its mask is counted within the cache.
+    mask = np.empty(scores.shape[1], dtype=np.bool_)
+    for pair, row in enumerate(rows.tolist()):
+        of_row = scores[row]
+        at_least[pair] = np.count_nonzero(np.greater_equal(of_row, low[pair], out=mask))
+        # The item itself is always at least so high; where nothing else is, nothing is better.
+        better[pair] = np.count_nonzero(np.greater(of_row, high[pair], out=mask)) if at_least[pair] > 1 else 0
+    return better, at_least
 
 
 def chance_recall(n_corpus: int, n_relevant: npt.ArrayLike, ks: Sequence[int] = (1, 5, 10)) -> FloatArray:
