@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,44 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
         elif aside.exists():
             os.replace(aside, path)
+
+
+class LockedError(OSError):
+    """Another process, or another object of this one, holds a lock; `holder` is the number of the process."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(f"held by process {holder}")
+        self.holder = holder
+
+
+def lock_file(path: Path | str) -> Callable[[], None]:
+    """Takes the lock of the file at `path`, made where there is none; returns what gives it back.
+
+    It ends with the process too.
+
+    Raises:
+        LockedError: it is taken; says by which process.
+    """
+    file = Path(path).open("a+", encoding="utf-8")
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(1 << 30)  # beyond the text, which stays readable for the one who is refused
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise LockedError(holder) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file.close
 
 
 def write_json(path: Path | str, content: Any) -> None:

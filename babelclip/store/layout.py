@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from babelclip.errors import BabelclipError, SpaceMismatchError, did_you_mean
-from babelclip.files import read_json, sha256, write_json
+from babelclip.files import LockedError, lock_file, read_json, sha256, write_json
 
 FORMAT = "babelclip-embeddings"
 VERSION = 1
@@ -283,27 +283,11 @@ def lock_folder(path: Path) -> Callable[[], None]:
     Raises:
         BabelclipError: another writer holds it.
     """
-    file = (path / LOCK).open("a+", encoding="utf-8")
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(1 << 30)  # beyond the text, which stays readable for the one who is refused
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
-        file.close()
-        this = " (this process: another EmbeddingStore object)" if holder == str(os.getpid()) else ""
+        return lock_file(path / LOCK)
+    except LockedError as error:
+        this = " (this process: another EmbeddingStore object)" if error.holder == str(os.getpid()) else ""
         raise BabelclipError(
-            f"{path} is being written by process {holder}{this}. A store takes one writer at a time: wait for it, "
+            f"{path} is being written by process {error.holder}{this}. A store takes one writer at a time: wait for it, "
             "stop it or close() it, or read with EmbeddingStore.open."
         ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file.close

@@ -62,7 +62,7 @@ def iter_tar(path: Path, rows: int, lang: str | None = None) -> Iterator[RawTabl
     del lang  # the caller's default holds for rows that name none
     tables.check_file(path)
     samples = _Samples(path)
-    for members, broken in _samples(path):
+    for members, broken in iter_samples(path):
         samples.add(members, broken)
         if samples.gathered >= rows:
             yield samples.table()
@@ -92,8 +92,15 @@ class _Member(tarfile.TarInfo):
 Sample = dict[str, "bytes | str | None"]  # ending -> content; for a picture its name, None where it is too long
 
 
-def _samples(path: Path) -> Iterator[tuple[tuple[str, Sample], str | None]]:
-    """Yields ((key, sample), problem) for the members of one key after the other; problem: the tar is damaged there."""
+def iter_samples(path: Path) -> Iterator[tuple[tuple[str, Sample], str | None]]:
+    """Yields ((key, sample), problem) for the members of one key after the other; problem: the tar is damaged there.
+
+    A sample holds the name of its picture under "image", and its `.txt`, `.json` and `.cls` as bytes, None where one is
+    larger than a text about a picture can be.
+
+    Raises:
+        BabelclipError: the file is no tar.
+    """
     key, sample, count = "", Sample(), 0
     try:
         with _open(path) as file, tarfile.open(fileobj=file, mode=_mode(path), tarinfo=_Member) as archive:
