@@ -20,7 +20,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from babelclip.errors import BabelclipError, SpaceMismatchError
+from babelclip.search.columns import FIXED, all_columns
 from babelclip.search.filters import Filter
+
+# What tells a folder of clip-retrieval: its own vectors, or its indexes.
+_FAISS_FOLDERS = ("img_emb", "text_emb", "image.index", "text.index")
 
 
 class UnsupportedError(BabelclipError):
@@ -133,6 +137,15 @@ class IndexReport:
     recall: Mapping[str, float] = field(default_factory=dict)
     queries: Mapping[str, int] = field(default_factory=dict)
     made: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report as JSON content."""
+        return {**asdict(self), "recall": dict(self.recall), "queries": dict(self.queries)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> IndexReport:
+        """Returns the report that `to_json` gave; keys it does not know are left out."""
+        return cls(**{name: content[name] for name in cls.__dataclass_fields__ if name in content})
 
     def sentence(self) -> str:
         """Returns the report in a line for people."""
@@ -259,6 +272,12 @@ class Collection(Protocol):
     def set_roots(self, roots: Mapping[str, str]) -> None:
         """Replaces the folders of the sources, for pictures that have moved."""
 
+    def fact(self, key: str) -> Any:
+        """Returns what was noted under `key` (JSON content), None where nothing was."""
+
+    def set_fact(self, key: str, value: Any) -> None:
+        """Notes JSON content beside the rows, for example a calibration; None removes it."""
+
     def build_index(self, spec: IndexSpec | None = None) -> IndexReport:
         """Builds the index anew (none where the policy says so), measures it, stores the report and returns it."""
 
@@ -294,14 +313,51 @@ def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
-def open_collection(url: str | Path, *, write: bool = False) -> Collection:
+def backend_of(url: str | Path) -> str:
+    """Returns which backend an address means: `lance`, `milvus` or `faiss`.
+
+    Raises:
+        BabelclipError: none.
+    """
+    text = str(url)
+    if text.startswith("milvus://") or text.endswith(".db"):
+        return "milvus"
+    if text.rstrip("/").endswith(".lance"):
+        return "lance"
+    if "://" not in text and any((Path(text).expanduser() / name).exists() for name in _FAISS_FOLDERS):
+        return "faiss"
+    raise BabelclipError(
+        f"{text} is not a collection. A collection is NAME.lance (a folder, or s3://bucket/NAME.lance), "
+        "milvus://host:port/NAME, a milvus-lite file NAME.db, or a folder of clip-retrieval (with img_emb/ or "
+        "image.index): check the path, or make one with `babelclip index PICTURES --out NAME.lance`."
+    )
+
+
+def open_collection(url: str | Path, *, write: bool = False, space: str = "", cache_bytes: int = 0) -> Collection:
     """Returns the collection at `url` (see above).
+
+    Args:
+        url: where it is.
+        write: whether rows will be changed.
+        space: of a clip-retrieval folder, which does not say which space its vectors are of.
+        cache_bytes: memory for index and metadata caches of LanceDB; 0 takes 1 GiB.
 
     Raises:
         BabelclipError: there is none, or its files do not fit together.
         MissingExtraError: its engine is not installed.
     """
-    raise NotImplementedError
+    backend = backend_of(url)
+    if backend == "faiss":
+        from babelclip.search.faiss import open_faiss
+
+        return open_faiss(url, space=space)
+    if backend == "milvus":
+        from babelclip.search.milvus import open_milvus
+
+        return open_milvus(str(url), write=write)
+    from babelclip.search.lance import open_lance
+
+    return open_lance(url, write=write, cache_bytes=cache_bytes)
 
 
 def create_collection(
@@ -323,4 +379,22 @@ def create_collection(
         BabelclipError: there is something already, or a column is not allowed.
         MissingExtraError: the engine is not installed.
     """
-    raise NotImplementedError
+    if not fingerprint.space or fingerprint.dim < 1:
+        raise BabelclipError(
+            f"a collection needs the space and the dimension of its vectors, not {fingerprint.space!r} and "
+            f"{fingerprint.dim}: take them from the model."
+        )
+    own = {name: kind for name, kind in (columns or {}).items() if FIXED.get(name) != kind}
+    all_columns(own)
+    backend = backend_of(url)
+    if backend == "faiss":
+        raise UnsupportedError(
+            f"{url} is a folder of clip-retrieval, which is read as it is: make a NAME.lance and import it there."
+        )
+    if backend == "milvus":
+        from babelclip.search.milvus import create_milvus
+
+        return create_milvus(str(url), fingerprint, own, dict(roots or {}))
+    from babelclip.search.lance import create_lance
+
+    return create_lance(url, fingerprint, own, dict(roots or {}))

@@ -1,0 +1,77 @@
+"""Exact search by reading every vector once, and the table that every search returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from babelclip.errors import BabelclipError
+from babelclip.search.columns import Vectors
+
+# Results of one query: beyond it an answer is no search any more, and memory would grow with it.
+MAX_K = 100_000
+Rows = npt.NDArray[np.int64]
+
+
+def checked_k(k: int) -> int:
+    """Returns k.
+
+    Raises:
+        BabelclipError: it is not between 1 and 100,000.
+    """
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= MAX_K:
+        raise BabelclipError(f"k is {k!r}, but a search gives between 1 and {MAX_K:,} results: ask for as many.")
+    return int(k)
+
+
+def best_rows(queries: Vectors, k: int, blocks: Iterable[Vectors]) -> tuple[Vectors, Rows]:
+    """Returns the `k` best of all rows for each query, by inner product, in memory of one block.
+
+    Args:
+        queries: (Q, D) float32.
+        k: results for each query.
+        blocks: (n, D) each, one after another; any float dtype.
+
+    Returns:
+        Scores (Q, K) float32 descending and row numbers (Q, K) int64, counted over all blocks; K is less than k where
+        there are fewer rows. Rows of equal score come in their order.
+    """
+    scores = np.zeros((len(queries), 0), np.float32)
+    rows = np.zeros((len(queries), 0), np.int64)
+    start = 0
+    for block in blocks:
+        found = queries @ np.asarray(block, np.float32).T
+        numbers = np.arange(start, start + len(block))
+        start += len(block)
+        if found.shape[1] > k:
+            part = np.argpartition(-found, k - 1, axis=1)[:, :k]
+            part.sort(axis=1)
+            found, numbers = np.take_along_axis(found, part, axis=1), numbers[part]
+        else:
+            numbers = np.broadcast_to(numbers, found.shape)
+        scores, rows = np.concatenate([scores, found], axis=1), np.concatenate([rows, numbers], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    return scores, rows
+
+
+def result_schema(columns: Sequence[pa.Field]) -> pa.Schema:
+    """Returns the schema of results: query, id, score, then `columns`."""
+    head = [pa.field("query", pa.int32()), pa.field("id", pa.string()), pa.field("score", pa.float32())]
+    return pa.schema([*head, *columns])
+
+
+def sorted_results(table: pa.Table) -> pa.Table:
+    """Returns results in the order that all backends give: by query, score descending, then id."""
+    order = pc.sort_indices(table, [("query", "ascending"), ("score", "descending"), ("id", "ascending")])
+    return table.take(order)
+
+
+def take_ids(table: pa.Table, ids: Sequence[str]) -> pa.Table:
+    """Returns the rows of `ids` in their order, each once; those that `table` lacks are left out."""
+    places = {name: row for row, name in enumerate(table["id"].to_pylist())}
+    return table.take(pa.array([places[name] for name in dict.fromkeys(ids) if name in places], pa.int64()))
