@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 # The speed shown is that of the last minute, and of the last steps where steps are long.
@@ -21,10 +21,18 @@ class Advance(Protocol):
 
 
 @contextlib.contextmanager
-def progress_bar(description: str, total: int | None, *, shown: bool, unit: str = "items") -> Iterator[Advance]:
+def progress_bar(
+    description: str,
+    total: int | None,
+    *,
+    shown: bool,
+    unit: str = "items",
+    note: Callable[[], str] | None = None,
+) -> Iterator[Advance]:
     """Yields `advance(n)`, which moves a bar; it does nothing unless `shown` and stderr is a terminal.
 
     The bar shows items done, the speed of work, and the time left; where `total` is None, neither end nor time left.
+    What `note` returns at each step stands at its end.
     """
     if not shown or total == 0:
         yield _nothing
@@ -43,10 +51,11 @@ def progress_bar(description: str, total: int | None, *, shown: bool, unit: str 
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         *((TaskProgressColumn(), TextColumn("{task.fields[left]}")) if total is not None else ()),
+        *((TextColumn("{task.fields[note]}"),) if note is not None else ()),
     )
     speed = Speed()
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(description, total=total, rate="", left="")
+        task = progress.add_task(description, total=total, rate="", left="", note="")
 
         def advance(n: int, done: int | None = None) -> None:
             work, items = speed.step(n, n if done is None else done)
@@ -56,6 +65,7 @@ def progress_bar(description: str, total: int | None, *, shown: bool, unit: str 
                 advance=n,
                 rate=f"{work:,.0f} {unit}/s" if work else "",
                 left=f"{_clock(remaining / items)} left" if items and remaining is not None else "",
+                note=note() if note is not None else "",
             )
 
         yield advance

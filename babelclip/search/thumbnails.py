@@ -30,7 +30,7 @@ class Look(NamedTuple):
     Attributes:
         width: pixels, of the picture turned upright.
         height: pixels.
-        bytes: size of its file.
+        size: bytes of its file.
         sha256: of the file, hexadecimal.
         colour: mean colour, 0xRRGGBB; transparent parts count as white.
         thumbnail: JPEG, upright, on white, at most `LONGEST_SIDE` long, with no metadata.
@@ -38,7 +38,7 @@ class Look(NamedTuple):
 
     width: int
     height: int
-    bytes: int
+    size: int
     sha256: str
     colour: int
     thumbnail: bytes

@@ -288,6 +288,6 @@ def lock_folder(path: Path) -> Callable[[], None]:
     except LockedError as error:
         this = " (this process: another EmbeddingStore object)" if error.holder == str(os.getpid()) else ""
         raise BabelclipError(
-            f"{path} is being written by process {error.holder}{this}. A store takes one writer at a time: wait for it, "
-            "stop it or close() it, or read with EmbeddingStore.open."
+            f"{path} is being written by process {error.holder}{this}. A store takes one writer at a time: wait for "
+            "it, stop it or close() it, or read with EmbeddingStore.open."
         ) from error
