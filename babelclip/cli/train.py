@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 def train(
     recipe_file: Path = typer.Argument(..., metavar="RECIPE", help="A TOML file; see recipes/."),
-    out: Path = typer.Option(..., "--out", help="Folder of the run: log, checkpoints, and the model in model/."),
+    out: Path = typer.Option(None, "--out", help="Folder of the run: log, checkpoints, and the model in model/."),
     settings: list[str] = typer.Option([], "--set", metavar="SECTION.KEY=VALUE", help="Change one setting."),
     image: str = typer.Option("", "--image", help="Folder of a model whose picture tower joins the taught text tower."),
     resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint in --out."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Train nothing: show recipe, weights, memory, steps, time."),
+    timed: bool = typer.Option(True, "--timed/--not-timed", help="With --dry-run: time a few steps, if all is here."),
 ) -> None:
     """Teach a text encoder a teacher's space, or train two towers on pictures with captions.
 
@@ -27,11 +29,20 @@ def train(
       babelclip train recipes/teach.toml --out runs/sv --set train.steps=2000
       babelclip train recipes/teach.toml --out runs/sv --resume
       babelclip train recipes/teach.toml --out runs/sv --image demo/teacher
+      babelclip train recipes/mclip-xlmr-large-vit-l-14.toml --set train.lr=2e-5 --dry-run
     """
+    from babelclip.errors import BabelclipError
     from babelclip.train.recipe import load_recipe
     from babelclip.train.stages import run_stages
 
     recipe = load_recipe(recipe_file, settings)
+    if dry_run:
+        from babelclip.cli.train_plan import print_plan
+
+        print_plan(recipe, image, measure=timed)
+        return
+    if out is None:
+        raise BabelclipError("No folder for the run was given. Give --out FOLDER, or --dry-run to train nothing.")
     if recipe.stages:
         run_stages(recipe, out, lambda staged, folder, again: _one(staged, folder, image, again), resume=resume)
     else:
@@ -42,7 +53,7 @@ def _one(recipe: Recipe, out: Path, image: str, resume: bool) -> Literal["finish
     """Trains a recipe of one stage and saves its model; a run that is stopped ends the command."""
     from babelclip.errors import BabelclipError
 
-    kinds = {"distill": _distill, "contrastive": _contrastive, "tension": _tension, "sts": _sts}
+    kinds = {"distill": _distill, "contrastive": _contrastive, "tension": _tension, "sts": _sts, "classify": _classify}
     if recipe.train.kind not in kinds:
         raise BabelclipError(f'train.kind = "{recipe.train.kind}" cannot be run yet. Known: {", ".join(kinds)}.')
     clip = kinds[recipe.train.kind](recipe, out, image, resume)
@@ -111,6 +122,34 @@ def _sts(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
         for reason, count in trained.result.skipped.items():
             typer.echo(f"left out: {count} ({reason})")
         _scores(trained.result.scores)
+    return trained.clip
+
+
+def _classify(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
+    from babelclip.errors import BabelclipError
+    from babelclip.train.classify import classify
+
+    if image:
+        raise BabelclipError(
+            f"--image {image} was given with a classify recipe, which trains a model of two towers. Drop --image, or "
+            "name the picture tower in towers.image_model."
+        )
+    trained = classify(recipe, out, resume=resume)
+    result = trained.result
+    _report(recipe, result.run.status, result.run.step, out)
+    if _writes(recipe):
+        typer.echo(", ".join(f"{name}: {count:,} pictures" for name, count in result.pictures.items()))
+        for reason, count in result.skipped.items():
+            typer.echo(f"left out: {count} ({reason})")
+        for point in result.points:
+            chosen = "  <- chosen" if point.alpha == result.alpha else ""
+            typer.echo(f"  share {point.alpha:g} of the tuned weights: acc1 {point.scores['acc1']:.4g}{chosen}")
+        for split, before in result.before.items():
+            typer.echo(f"{split}: before -> tuned -> kept")
+            for name, value in before.items():
+                typer.echo(
+                    f"  {name}: {value:.4g} -> {result.tuned[split][name]:.4g} -> {result.after[split][name]:.4g}"
+                )
     return trained.clip
 
 

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from babelclip.train.classify import ClassifyResult, train_classify
     from babelclip.train.contrastive import ContrastiveResult, train_contrastive
     from babelclip.train.distill import DistillResult, distill
     from babelclip.train.loop import LossError, RunResult
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from babelclip.train.tension import TensionResult, train_tension
 
 _HOME = {
+    "ClassifyResult": "classify",
+    "train_classify": "classify",
     "ContrastiveResult": "contrastive",
     "train_contrastive": "contrastive",
     "DistillResult": "distill",
@@ -42,6 +45,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ClassifyResult",
     "ContrastiveResult",
     "DistillResult",
     "LossError",
@@ -57,6 +61,7 @@ __all__ = [
     "pooled_features",
     "run_stages",
     "set_linear_head",
+    "train_classify",
     "train_contrastive",
     "train_nli",
     "train_sts",

@@ -148,6 +148,61 @@ def sigmoid_loss(
     return -functional.logsigmoid(signs * (logit_scale * cosines + logit_bias)).sum() / len(cosines)
 
 
+def multi_positive_loss(
+    image_features: Tensor, text_features: Tensor, logit_scale: Tensor | float, labels: Tensor
+) -> Tensor:
+    """Returns `clip_loss` where every pair of a picture and a text of one class belongs together.
+
+    The supervised form of Khosla et al. (arXiv 2004.11362, eq. 2): a row's probability is shared by the rows of its
+    class. `clip_loss` without it takes a second picture of a class for a negative of the first: with 10 classes, half
+    of all batches of 4 hold such a contradiction.
+
+    Args:
+        image_features: (N, D), normalised here.
+        text_features: (N, D), prompts of the pictures' classes, normalised here.
+        logit_scale: factor of the cosines, already exponentiated.
+        labels: class of each row (N,) int64.
+
+    Raises:
+        BabelclipError: the shapes differ.
+    """
+    check_shapes(image_features, text_features, "image features", "text features")
+    _check_labels(labels, len(image_features))
+    return clip_loss(image_features, text_features, logit_scale, labels[:, None] == labels[None, :])
+
+
+def class_vector_loss(
+    image_features: Tensor, class_features: Tensor, logit_scale: Tensor | float, labels: Tensor
+) -> Tensor:
+    """Returns the cross-entropy of finding the class of a picture among the vectors of all C classes.
+
+    -1/N sum_n log softmax(scale cos_n)[y_n]: the classifier that zero-shot classification makes of class names
+    (Radford et al., arXiv 2103.00020, section 3.1), trained as such. What is in the batch does not matter.
+
+    Args:
+        image_features: (N, D), normalised here.
+        class_features: (C, D), one row for each class, normalised here.
+        logit_scale: factor of the cosines, already exponentiated.
+        labels: row of each picture's class (N,) int64.
+
+    Raises:
+        BabelclipError: the dimensions differ, or there are not as many labels as pictures.
+    """
+    if image_features.ndim != 2 or class_features.ndim != 2 or image_features.shape[1] != class_features.shape[1]:
+        raise BabelclipError(
+            f"class features are {tuple(class_features.shape)} but image features are {tuple(image_features.shape)}: "
+            "both must have D columns."
+        )
+    _check_labels(labels, len(image_features))
+    cosines = functional.normalize(image_features, dim=-1) @ functional.normalize(class_features, dim=-1).T
+    return functional.cross_entropy(logit_scale * cosines, labels)
+
+
+def _check_labels(labels: Tensor, rows: int) -> None:
+    if labels.shape != (rows,):
+        raise BabelclipError(f"{tuple(labels.shape)} labels were given for {rows} pictures: give one for each.")
+
+
 def tension_loss(first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
     """Returns the mean loss of Contrastive Tension: each pair's raw dot product z is a yes or no of its own.
 

@@ -36,11 +36,13 @@ def open_towers(recipe: Recipe) -> Clip:
     if not other:
         # A locked picture tower whose vectors are stored may lack.
         stored = recipe.towers.image_features not in ("", LIVE) and is_locked(recipe.towers.image)
-        clip = babelclip.load(model, towers="text" if stored and not recipe.data.benchmark else "both")
+        towers = "text" if stored and not recipe.data.benchmark else "both"
+        # A lower precision would round the weights that training starts from.
+        clip = babelclip.load(model, towers=towers, dtype="float32")
         if clip.text is not None:
             clip.text = fit_student(clip.text, recipe.student, embed_dim=clip.embed_dim, seed=seed)
         return clip
-    image = babelclip.load(other, towers="image")
+    image = babelclip.load(other, towers="image", dtype="float32")
     text = load_student(recipe.student, embed_dim=image.embed_dim, seed=seed)
     return Clip(
         space=image.space,

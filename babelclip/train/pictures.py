@@ -21,6 +21,7 @@ from torch import Tensor
 from babelclip.data.captions import NO_PICTURE, Captions
 from babelclip.errors import BabelclipError, shown
 from babelclip.models.decoding import decoder_pool
+from babelclip.models.head import backbone_width
 from babelclip.models.image import ImageEncoder
 from babelclip.models.preprocess import PictureError, Preprocess, open_picture
 from babelclip.models.tar_pictures import in_tar, member_size
@@ -103,11 +104,13 @@ def computed_once(
     model: str,
     workers: int = 0,
     strict: bool = False,
+    before_head: bool = False,
     progress: bool = True,
 ) -> EmbeddingStore:
     """Returns the store in `folder` with the raw vectors of the pictures in float32, computing those it lacks.
 
-    Pictures that cannot be read have no row. `babelclip embed --images` does the same ahead of a run.
+    Pictures that cannot be read have no row. With `before_head` the vectors are those that enter the head, of a space
+    of their own. `babelclip embed --images` does the same ahead of a run for those of the model's space.
 
     Raises:
         PictureError: with `strict`, a picture cannot be read.
@@ -115,12 +118,14 @@ def computed_once(
 
     def encode(block: list[str]) -> tuple[list[str], np.ndarray]:
         found = [paths[name] for name in block]
-        features, skipped = tower.encode_readable(found, False, strict=strict, pool=pool)
+        features, skipped = tower.encode_readable(found, False, strict=strict, pool=pool, before_head=before_head)
         bad = {item.position for item in skipped}
         return [name for place, name in enumerate(block) if place not in bad], features
 
+    dim = backbone_width(tower.backbone) if before_head else tower.embed_dim
+    space = f"{space} (before the head)" if before_head else space
     with decoder_pool(workers, len(paths)) as pool:
-        return once(folder, list(paths), encode, space, model, tower.embed_dim, "image", progress)
+        return once(folder, list(paths), encode, space, model, dim, "image", progress)
 
 
 def once(

@@ -183,19 +183,28 @@ class Classify:
     """`[classify]`: fine-tuning on pictures in folders named by class."""
 
     pictures: str = _setting("", "folder of class/picture")
-    validation: str = _setting("", "held-out folder of class/picture")
+    validation: str = _setting(
+        "", "held-out folder of class/picture, for choices; empty = validation_share of pictures"
+    )
+    validation_share: float = _setting(0.1, "share of each class that is held out for choices", above=0.0)
+    test: str = _setting("", "held-out folder of class/picture, for the report only; empty = none")
     lang: str = _setting("en", "language of the class names")
-    second_lang: str = _setting("", "language that is scored before and after as well; empty = none")
     names: Mapping[str, str] = _setting({}, "folder = class name in lang; absent = the name of the folder")
-    templates: tuple[str, ...] = _setting((), 'prompts with a {} for the class name; empty = "{}"')
+    templates: tuple[str, ...] = _setting((), 'prompts in lang with a {} for the class name; empty = "{}"')
+    second_lang: str = _setting("", "language that is scored as well and not trained on; empty = none")
+    second_names: Mapping[str, str] = _setting({}, "folder = class name in second_lang, for every class")
+    second_templates: tuple[str, ...] = _setting((), 'prompts in second_lang; empty = "{}"')
     loss: Literal["multi_positive", "class_vectors", "sigmoid", "diagonal"] = _setting(
-        "multi_positive", "diagonal takes captions of one class for negatives of each other"
+        "multi_positive",
+        "class_vectors compares with every class; diagonal takes pictures of one class for negatives of each other",
     )
     trainable: Literal["text", "text_head", "image", "image_head", "heads", "all", "lora"] = _setting(
-        "heads", "which weights move"
+        "heads", "which weights move; lora = adapters of both towers, merged at the end"
     )
     rank: int = _setting(8, "of lora", least=1)
-    interpolate: tuple[float, ...] = _setting((), "shares of the tuned weights to be scored, 0 to 1", least=0.0)
+    interpolate: tuple[float, ...] = _setting(
+        (), "shares of the tuned weights, 0 to 1, of which validation chooses; empty = tuned as it is", least=0.0
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.train.settings import toml
 
 if TYPE_CHECKING:
-    from babelclip.train.recipe import Recipe, Train
+    from babelclip.train.recipe import Classify, Recipe, Train
 
 
 Given = TypeVar("Given", str, tuple[str, ...])
@@ -38,6 +38,7 @@ def check_recipe(recipe: Recipe, known_losses: Collection[str]) -> None:
     """
     _check_terms(recipe, known_losses)
     _check_train(recipe.train)
+    _check_classify(recipe.classify)
 
 
 def _check_terms(recipe: Recipe, known_losses: Collection[str]) -> None:
@@ -70,4 +71,22 @@ def _check_train(train: Train) -> None:
         raise BabelclipError(
             f"train.early_stop = {train.early_stop} counts validations, but there are none on the way: "
             "set train.validate_every, for example to 500."
+        )
+
+
+def _check_classify(classify: Classify) -> None:
+    if classify.validation_share >= 1:
+        raise BabelclipError(
+            f"classify.validation_share = {classify.validation_share:g} leaves nothing to train on: set it below 1, "
+            "for example to 0.1."
+        )
+    if any(share > 1 for share in classify.interpolate):
+        raise BabelclipError(
+            f"classify.interpolate = {toml(list(classify.interpolate))} goes beyond the tuned weights: shares are 0 "
+            "(as it was) to 1 (as tuned), for example [0, 0.25, 0.5, 0.75, 1]."
+        )
+    if not classify.second_lang and (classify.second_names or classify.second_templates):
+        raise BabelclipError(
+            "classify.second_names or second_templates were given without a language: set classify.second_lang, for "
+            'example to "de", or drop them.'
         )

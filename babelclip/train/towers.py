@@ -23,6 +23,7 @@ from babelclip.train.trainable import lock_still, select_parameters, set_dropout
 _CLIP_SCALE = 1 / 0.07
 _SIGLIP_SCALE, _SIGLIP_BIAS = 10.0, -10.0
 _TEXTS_OF_A_PASS = 32
+_PICTURES, _TEXTS = {"pictures", "pixels", "pooled_pictures"}, {"texts", "input_ids", "pooled_texts"}
 
 
 class Pair(nn.Module):
@@ -60,19 +61,23 @@ class Pair(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns raw vectors of pictures and texts, each (N, D) float32, the logit scale and the logit bias.
 
-        `batch` has `pictures` (N, D) or `pixels`, and `texts` (N, D) or `input_ids` and `attention_mask`. Where it has
-        nothing of one side, as in a validation, that side is empty.
+        `batch` has `pictures` (N, D), `pixels`, or `pooled_pictures` (N, H), which only the head is still to see; and
+        `texts` (N, D), `input_ids` and `attention_mask`, or `pooled_texts` (N, H). Where it has nothing of one side, as
+        in a validation, that side is empty.
         """
         scale = self.log_scale.exp()
         bias = torch.zeros_like(scale).detach() if self.bias is None else self.bias * 1.0
         empty = scale.detach().new_zeros(0)
-        pictures = self._of_pictures(batch) if {"pictures", "pixels"} & batch.keys() else empty
-        texts = self._of_texts(batch) if {"texts", "input_ids"} & batch.keys() else empty
+        pictures = self._of_pictures(batch) if _PICTURES & batch.keys() else empty
+        texts = self._of_texts(batch) if _TEXTS & batch.keys() else empty
         return pictures, texts, scale, bias
 
     def _of_pictures(self, batch: Mapping[str, Tensor]) -> Tensor:
         if self.image is None:
             return batch["pictures"].float()
+        if "pooled_pictures" in batch:
+            projected: Tensor = self.image.head(batch["pooled_pictures"]).float()
+            return projected
         # Without a gradient nothing is kept for a backward pass that never comes.
         with torch.set_grad_enabled(torch.is_grad_enabled() and _moves(self.image)):
             features: Tensor = self.image(batch["pixels"]).float()
@@ -81,6 +86,9 @@ class Pair(nn.Module):
     def _of_texts(self, batch: Mapping[str, Tensor]) -> Tensor:
         if self.text is None:
             return batch["texts"].float()
+        if "pooled_texts" in batch:
+            projected: Tensor = self.text.head(batch["pooled_texts"]).float()
+            return projected
         input_ids, mask = batch["input_ids"], batch["attention_mask"]
         if mask.device.type != "cpu" or len(mask) <= _TEXTS_OF_A_PASS or is_part(next(self.text.parameters())):
             features: Tensor = self.text(input_ids, mask).float()
