@@ -187,6 +187,10 @@ def test_wanted_files_are_one_weight_form_and_the_tokenizer():
         ("google-bert/bert-base-multilingual-cased", 177_853_440),
         ("distilbert-base-multilingual-cased", 134_734_080),
         ("KB/bert-base-swedish-cased", 124_690_944),
+        ("bert-base-uncased", 109_482_240),
+        ("google-bert/bert-large-uncased", 335_141_888),
+        ("distilbert-base-uncased", 66_362_880),
+        ("roberta-large", 355_359_744),
     ],
 )
 def test_shipped_backbones_have_the_published_number_of_parameters(name, parameters):
