@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from babelclip.errors import BabelclipError
+from babelclip.evaluate.ranking import average_precision, ndcg, reciprocal_rank
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
@@ -68,6 +69,7 @@ class QueryScores:
         hits: (Q, K) float64 in 0..1, probability of any relevant item in the top k; 0 or 1 without ties.
         fractions: (Q, K) float64 in 0..1, expected fraction of the relevant items in the top k.
         ranks: (Q,) float64, expected rank of the first relevant item, from 1.
+        ranking: name -> (Q,) float64: `nDCG@10`, `MRR@10`, `MAP@100`, see `babelclip.evaluate.ranking`.
         chance: (Q, K) float64, `hits` of a random ranking.
         queries: (Q,) positions of the scored queries among those given.
         n_excluded: queries left out.
@@ -78,18 +80,24 @@ class QueryScores:
     hits: FloatArray
     fractions: FloatArray
     ranks: FloatArray
+    ranking: dict[str, FloatArray]
     chance: FloatArray
     queries: IntArray
     n_excluded: int
     notes: tuple[str, ...]
 
     def summary(self) -> dict[str, float]:
-        """Returns means by name: `R@k`, `recall@k`, `chance_R@k` for every k, `median_rank` and `mean_rank`."""
+        """Returns means by name: `R@k`, `recall@k`, `chance_R@k` for every k, ranks, `nDCG@10`, `MRR@10`, `MAP@100`.
+
+        `median_rank` and `mean_rank` are of the first relevant item; where queries and items are one-to-one, these are
+        open_clip's. A rank grows with the corpus, so ranks of two data sets do not compare.
+        """
         means: dict[str, float] = {}
         for name, values in (("R", self.hits), ("recall", self.fractions), ("chance_R", self.chance)):
             means.update({f"{name}@{k}": float(mean) for k, mean in zip(self.ks, values.mean(axis=0), strict=True)})
         means["median_rank"] = float(np.median(self.ranks))
         means["mean_rank"] = float(self.ranks.mean())
+        means.update({name: float(values.mean()) for name, values in self.ranking.items()})
         return means
 
 
@@ -216,30 +224,32 @@ def score_queries(
     if n_excluded:
         notes += (f"{n_excluded} queries without a relevant item in the corpus were left out",)
     tops = np.minimum(np.array(asked), len(corpus))
-    fractions = np.empty((len(scored), len(tops)))
+    fractions, ranked = np.empty((len(scored), len(tops))), np.empty((2, len(scored)))
     first_ties = np.empty((3, len(scored)), dtype=np.int64)
     step = max(1, scores_at_once // len(corpus))
     for start in range(0, len(scored), step):
         chunk = scored[start : start + step]
         scores = queries[chunk] @ corpus.T
-        fractions[start : start + step], first_ties[:, start : start + step] = _places(
+        part = slice(start, start + step)
+        fractions[part], ranked[:, part], first_ties[:, part] = _places(
             scores, *relevant.pairs(chunk), tops, tolerance, step
         )
     n_better, n_equal, n_relevant = first_ties[:, :, None]
     hits = _probability_of_any(n_equal, n_relevant, np.clip(tops - n_better, 0, n_equal))
     ranks = (n_better + (n_equal + 1) / (n_relevant + 1))[:, 0]
+    ranking = {"nDCG@10": ranked[0], "MRR@10": reciprocal_rank(*first_ties), "MAP@100": ranked[1]}
     chance = chance_recall(len(corpus), relevant.counts[scored], asked)
-    return QueryScores(asked, hits, fractions, ranks, chance, scored, n_excluded, notes)
+    return QueryScores(asked, hits, fractions, ranks, ranking, chance, scored, n_excluded, notes)
 
 
 def _places(
     scores: npt.NDArray[np.float32], rows: IntArray, items: IntArray, tops: IntArray, tolerance: float, at_once: int
-) -> tuple[FloatArray, IntArray]:
+) -> tuple[FloatArray, FloatArray, IntArray]:
     """Returns where the relevant items of each query stand among its scores (Q, C).
 
-    First the expected fraction of them within each of the `tops` (Q, K); then, for the best of them, how many items are
-    better, how many are equal to it (itself included), and how many of the equal ones are relevant (3, Q). `rows` and
-    `items` (P,) are the pairs of query and relevant item, ordered by query.
+    First the expected fraction of them within each of the `tops` (Q, K); then nDCG@10 and AP@100 (2, Q); then, for the
+    best of them, how many items are better, how many are equal to it (itself included), and how many of the equal ones
+    are relevant (3, Q). `rows` and `items` (P,) are the pairs of query and relevant item, ordered by query.
     """
     own = scores[rows, items]
     width = np.float32(tolerance) * np.maximum(np.float32(1), np.abs(own))
@@ -251,7 +261,8 @@ def _places(
     fractions = np.add.reduceat(within, first, axis=0) / counts[:, None]
     best = np.lexsort((-own, rows))[first]
     relevant_equal = np.add.reduceat((own >= (own - width)[best][rows]).astype(np.int64), first)
-    return fractions, np.stack([better[best], equal[best], relevant_equal])
+    ranked = np.stack([ndcg(first, better, equal), average_precision(first, better, equal)])
+    return fractions, ranked, np.stack([better[best], equal[best], relevant_equal])
 
 
 def _counts(
