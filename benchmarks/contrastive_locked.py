@@ -2,12 +2,14 @@
 
     babelclip demo --out demo
     python benchmarks/contrastive_locked.py --student demo/student --work runs/locked [--out results/locked.json]
+    ... --name gentle --pictures stamps --set train.lr=3e-5 ...         # joins the other runs of that file
 
 The student has seen texts only. Here its upper layers are trained on pictures with captions: Tux Paint stamps and
 emoji, the picture tower locked, its vectors computed once. Held out are half of the Tux Paint photographs, by their
 English caption, so that no held-out picture, and no other picture or emoji of a held-out English caption, is trained
 on; captions in any language that equal a held-out one are left out as well. A further fifth of the photographs chooses
-the checkpoint. A table goes to standard error, one JSON line to standard output. A run that was stopped goes on.
+the checkpoint, step 0 among them, and between runs. A table goes to standard error, one JSON line to standard output. A
+run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -57,8 +59,8 @@ def chosen(captions: Any, keep: list[bool]) -> Any:
     return dataclasses.replace(captions, table=captions.table.filter(pa.array(keep)))
 
 
-def read_splits() -> tuple[Any, Any, Any, dict[str, int]]:
-    """Returns captions to train on, to choose by, and held out, and their sizes."""
+def read_splits(which: str) -> tuple[Any, Any, Any, dict[str, int]]:
+    """Returns captions to train on, to choose by, and held out, and their sizes; `which`: all, stamps or photos."""
     from babelclip.data.captions import Captions, text_key
     from babelclip.starter import debian, emoji, tuxpaint
 
@@ -77,8 +79,9 @@ def read_splits() -> tuple[Any, Any, Any, dict[str, int]]:
                 if lang == "en" and text_key(text) in test | choose}  # fmt: skip
     concepts = {name.partition(":")[0] for name in of_emoji}
     names = chosen(names, [name.partition(":")[0] not in concepts for name in names.ids])
-    left = chosen(stamps, [label not in test | choose for label in stamps.table["label"].to_pylist()])
-    training = Captions.concat([left, names])
+    source = photos if which == "photos" else stamps
+    left = chosen(source, [label not in test | choose for label in source.table["label"].to_pylist()])
+    training = Captions.concat([left, names]) if which == "all" else left
     training, dropped = training.without_texts([*held_out.texts, *validation.texts])
     sizes = {
         "training captions": len(training),
@@ -98,7 +101,7 @@ def by_language(clip: Any, captions: Any) -> dict[str, float]:
     from babelclip.train.recall import groups_of, recalls
 
     counts = Counter(captions.langs)
-    captions = captions.select([lang for lang, count in counts.items() if count >= LEAST])
+    captions = captions.select([lang for lang, count in counts.items() if count >= min(LEAST, counts["en"])])
     pictures = list(paths_of(captions, None))
     groups = groups_of(captions, pictures)
     return recalls(clip.encode_text(captions.texts), clip.encode_image(pictures), captions.langs, *groups)
@@ -110,25 +113,32 @@ def main() -> None:
 
     import babelclip
     from babelclip.evaluate.metrics import chance_recall
+    from babelclip.files import write_json
     from babelclip.train.contrastive import train_contrastive
     from babelclip.train.recall import Benchmark
     from babelclip.train.recipe import Recipe, apply_overrides, recipe_to_dict
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--student", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--name", default="plain", help="of this run")
+    parser.add_argument(
+        "--pictures", choices=("all", "stamps", "photos"), default="all", help="all = stamps and emoji to train on"
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     given = parser.parse_args()
-    training, validation, held_out, sizes = read_splits()
+    training, validation, held_out, sizes = read_splits(given.pictures)
     clip = babelclip.load(given.student)
     taught = clip.languages
     recipe = apply_overrides(Recipe(), [*RECIPE, *given.set])
-    before = by_language(clip, held_out)
+    before, choosing = by_language(clip, held_out), by_language(clip, validation)["R@10"]
     start = time.perf_counter()
-    result = train_contrastive(clip, training, recipe, given.work, resume=True, benchmark=Benchmark(validation))
+    result = train_contrastive(
+        clip, training, recipe, given.work / given.name, resume=True, benchmark=Benchmark(validation)
+    )
     seconds = time.perf_counter() - start
-    after = by_language(clip, held_out)
+    after, chosen_by = by_language(clip, held_out), by_language(clip, validation)["R@10"]
     codes = sorted(name.partition("/")[2] for name in before if name.startswith("R@10/"))
     rows = {code: [round(100 * figures[f"R@10/{code}"], 1) for figures in (before, after)] for code in codes}
     known = [code for code in codes if code in taught]
@@ -141,11 +151,12 @@ def main() -> None:
     relevant = Counter(of_picture.values())
     chance = chance_recall(len(of_picture), [relevant[label] for label in of_picture.values()], (10,)).mean()
     record = {
-        "job": "contrastive-locked",
         "date": date.today().isoformat(),
         "command": " ".join(["python", *sys.argv]),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}; other jobs ran beside it",
         "versions": {**babelclip.train.device.versions(), "threads": torch.get_num_threads()},
+        "student": str(given.student),
+        "pictures": given.pictures,
         "sizes": sizes,
         "recipe": recipe_to_dict(recipe),
         "seconds": round(seconds, 1),
@@ -159,6 +170,7 @@ def main() -> None:
         },
         "R@10, text to picture, in per cent": {
             "chance": round(100 * float(chance), 1),
+            "photographs that choose [before, after]": [round(100 * value, 1) for value in (choosing, chosen_by)],
             "all languages": mean(codes),
             "languages that teacher learning had": mean(known),
             "other languages": mean([code for code in codes if code not in known]),
@@ -170,7 +182,8 @@ def main() -> None:
         },
     }
     if given.out:
-        given.out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        kept = json.loads(given.out.read_text(encoding="utf-8"))["runs"] if given.out.exists() else {}
+        write_json(given.out, {"job": "contrastive-locked", "runs": {**kept, given.name: record}})
     for code, (first, last) in rows.items():
         sys.stderr.write(f"{code:8} {first:5.1f} -> {last:5.1f}{' *' if code in known else ''}\n")
     sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")

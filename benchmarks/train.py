@@ -1,20 +1,24 @@
 """Tokens a second of teacher learning: sentence-transformers' trainer, babelclip's `distill`, and forward and backward.
 
     make bench-train
-    python benchmarks/train.py --captions FOLDER [--steps 8] [--out results/train.json]
+    python benchmarks/train.py --captions FOLDER [--rounds 9] [--out results/train.json]
+    python benchmarks/train.py --captions FOLDER --peer-batches 16 32 64 128 --only-peer --rounds 4 [--out ...]
 
 FOLDER holds Multi30k (train.en.gz, train.de.gz, …). Every contender is a process of its own that has loaded the same
-student and waits; then they take turns step by step, one running and the others idle, so that whatever else the machine
+student and waits; then they take turns part by part, one running and the others idle, so that whatever else the machine
 does falls on all of them. The student is XLM-R base (12 layers, width 768) with random weights and the pieces of its
 vocabulary that the captions use, mean pooling and a linear layer to 512 numbers. Float32, everything trains, dropout 0
-on all sides, AdamW, the same random targets, 64 captions a step (what the peer's own example takes). Tokens are those
-of the captions, padding not counted. First steps are left out. babelclip tokenises all captions before the first step,
-so its seconds get the share of that which a step's captions take.
+on all sides, AdamW, gradients clipped at 1, the same random targets. Tokens are those of the captions, padding not
+counted. What lies before the first turn, and the first round, are left out.
 
-"bare" is forward and backward alone on the batches that `distill` makes: what the loop costs is the rest. The peer's
-trainer takes no notice of transformers' grouping by length, so its batches are padded as they come ("padding" = tokens
-computed for each real one). "core second" is time of the processors that a program had. A figure is all tokens over all
-seconds. A table and the bars go to standard error, one JSON line to standard output; bars are stated, not enforced.
+babelclip takes M-CLIP's 2,048 captions a step, 32 parts of 64; a round is four parts, so 8 rounds hold one whole step
+with its optimiser. It tokenises all captions before the first step, so its seconds get the share of a part. The peer
+takes 64 captions a step as its own example does, an optimiser step each; `--peer-batches` looks for its best size, and
+`--peer-accumulation` lets it gather several batches before a step. "bare" is forward and backward alone on the parts
+that `distill` makes: what the loop costs is the rest. The peer's trainer takes no notice of transformers' grouping by
+length, so its batches are padded as they come ("padding" = tokens computed for each real one). "core second" is time of
+the processors that a program had. A figure is all tokens over all seconds. A table and the bars go to standard error,
+one JSON line to standard output; bars are stated, not enforced. With --out, searches for the peer's batch are kept.
 """
 
 from __future__ import annotations
@@ -35,9 +39,12 @@ from typing import Any
 import numpy as np
 
 LANGUAGES = ("en", "de", "fr", "cs")
-DIM, BATCH, RATE = 512, 64, 2e-5
+# Captions of one forward pass, and passes of one step of ours: M-CLIP 2022 has 2,048 captions a step.
+DIM, PART, ACCUMULATION, RATE = 512, 64, 32, 2e-5
 BARS = {"against sentence-transformers": 2.0, "against bare": 0.85}
 OURS, PEER, BARE = "babelclip", "sentence-transformers", "bare"
+# Parts of one turn: more of ours, so that a whole step of 2,048 captions fits into the time.
+TURNS = {OURS: 4}
 
 
 def read_captions(folder: Path, most: int) -> Any:
@@ -129,15 +136,15 @@ def clocks() -> tuple[float, float]:
 
 
 def recipe_for(steps: int) -> Any:
-    """Returns the recipe: the defaults of teacher learning, at the peer's learning rate and batch."""
+    """Returns the recipe: the defaults of teacher learning, at the peer's learning rate and M-CLIP's batch."""
     from babelclip.train.recipe import recipe_from_dict
 
-    train = {"steps": steps, "batch_size": BATCH, "lr": RATE, "warmup_steps": 0, "precision": "fp32", "device": "cpu"}
-    return recipe_from_dict({"train": {**train, "log_every": 1, "save_every": 0}})
+    train = {"steps": steps, "batch_size": PART, "accumulation": ACCUMULATION, "lr": RATE, "warmup_steps": 0}
+    return recipe_from_dict({"train": {**train, "precision": "fp32", "device": "cpu", "log_every": 1, "save_every": 0}})
 
 
-def planned(folder: Path, captions: Any, store: Any, steps: int) -> tuple[Any, Any, list[Any], tuple[float, float]]:
-    """Returns student, batches, the rows of each step, and what tokenising a step's captions takes."""
+def planned(folder: Path, captions: Any, store: Any) -> tuple[Any, Any, list[Any], tuple[float, float]]:
+    """Returns student, parts, the rows of each, and what tokenising a part's captions takes."""
     import babelclip
     from babelclip.train.text_batches import CaptionBatches, Rows
     from babelclip.train.texts import TokenTable
@@ -145,8 +152,8 @@ def planned(folder: Path, captions: Any, store: Any, steps: int) -> tuple[Any, A
     student = babelclip.load(folder / "ours", towers="text", device="cpu").text
     began = clocks()
     table = TokenTable.from_texts(student, captions.texts)
-    spent = [(end - start) * BATCH / len(captions) for start, end in zip(began, clocks(), strict=True)]
-    recipe = recipe_for(steps)
+    spent = [(end - start) * PART / len(captions) for start, end in zip(began, clocks(), strict=True)]
+    recipe = recipe_for(1)
     batches = CaptionBatches(table.lengths, None, recipe.train)
     batches.rows = Rows(table, table.lengths, store.positions(targets_of(captions)), store.gather, recipe)
     return student, batches, batches.plan(0), (spent[0], spent[1])
@@ -158,24 +165,17 @@ def targets_of(captions: Any) -> list[str]:
     return [own if source is None else source for own, source in zip(captions.ids, sources, strict=True)]
 
 
-def ours(baton: Baton, folder: Path, captions: Any, store: Any, steps: int) -> None:
+def ours(baton: Baton, folder: Path, captions: Any, store: Any, given: argparse.Namespace) -> None:
     """Trains by `distill`."""
     from babelclip.train.distill import distill
 
-    student, batches, plan, tokenising = planned(folder, captions, store, steps)
-    sizes = [(0, 0), *((batches.tokens(rows), computed(batches, rows)) for rows in plan[:steps])]
-    calls, gather = iter(range(steps + 2)), store.gather
-
-    def stepwise(positions: Any) -> Any:
-        # Every step begins with its targets; the first call of all is for the trivial predictor.
-        number = next(calls)
-        if number:
-            baton.step(*sizes[number - 1], tokenising)
-        return gather(positions)
-
-    store.gather = stepwise
+    student, batches, plan, tokenising = planned(folder, captions, store)
+    sizes = iter([(0, 0), *((batches.tokens(rows), computed(batches, rows)) for rows in plan)])
+    # A part begins where the student is called: reading, loss, clipping and optimiser count for the part before.
+    student.register_forward_pre_hook(lambda *_: baton.step(*next(sizes), tokenising))
+    steps = given.rounds * TURNS[OURS] // ACCUMULATION + 2
     with tempfile.TemporaryDirectory() as run:
-        distill(student, captions, store, recipe_for(steps + 1), Path(run), progress=False)
+        distill(student, captions, store, recipe_for(steps), Path(run), progress=False)
 
 
 def computed(batches: Any, rows: Any) -> int:
@@ -183,14 +183,15 @@ def computed(batches: Any, rows: Any) -> int:
     return int(batches.rows.lengths[rows].max()) * len(rows)
 
 
-def bare(baton: Baton, folder: Path, captions: Any, store: Any, steps: int) -> None:
-    """Goes forward and backward on the same batches."""
+def bare(baton: Baton, folder: Path, captions: Any, store: Any, given: argparse.Namespace) -> None:
+    """Goes forward and backward on the same parts."""
     from babelclip.train.losses import mse
 
-    student, batches, plan, _ = planned(folder, captions, store, steps)
+    student, batches, plan, _ = planned(folder, captions, store)
     student.eval()
     before = (0, 0)
-    for rows in plan[: steps + 1]:
+    # The parts that ours takes in the counted rounds, every fourth one.
+    for rows in plan[: (given.rounds + 1) * TURNS[OURS] : TURNS[OURS]]:
         batch = batches.load(rows)
         baton.step(*before)
         mse(student(batch.inputs, batch.mask), batch.targets).backward()
@@ -198,7 +199,7 @@ def bare(baton: Baton, folder: Path, captions: Any, store: Any, steps: int) -> N
         before = (batches.tokens(rows), computed(batches, rows))
 
 
-def peer(baton: Baton, folder: Path, captions: Any, store: Any, steps: int) -> None:
+def peer(baton: Baton, folder: Path, captions: Any, store: Any, given: argparse.Namespace) -> None:
     """Trains by sentence-transformers' trainer with MSELoss."""
     import torch
     import transformers
@@ -209,7 +210,9 @@ def peer(baton: Baton, folder: Path, captions: Any, store: Any, steps: int) -> N
 
     model = SentenceTransformer(str(folder / "peer"), device="cpu")
     # What a run of this length sees: labels of all captions as Python lists would only fill memory.
-    rows = np.random.default_rng(0).permutation(len(captions))[: BATCH * max(steps + 1, 64)].tolist()
+    steps = given.rounds // given.peer_accumulation + 2
+    count = given.peer_batch * given.peer_accumulation * steps
+    rows = np.random.default_rng(0).permutation(len(captions))[: max(count, 4096)].tolist()
     wanted = targets_of(captions)
     labels = store.gather(store.positions([wanted[row] for row in rows]))
     data = Dataset.from_dict({"sentence": [captions.texts[row] for row in rows], "label": labels.tolist()})
@@ -225,9 +228,15 @@ def peer(baton: Baton, folder: Path, captions: Any, store: Any, steps: int) -> N
             return super().forward(sentence_features, labels)
 
     class Turns(transformers.TrainerCallback):
-        """Waits before every step."""
+        """Waits after every batch; what a step costs more counts for its last one."""
 
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.on_step_end()
+
+        def on_substep_end(self, *_: Any, **__: Any) -> None:
+            self.on_step_end()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
             counted = list(seen)
             seen[:] = [0, 0]
             baton.step(*counted)
@@ -235,8 +244,9 @@ def peer(baton: Baton, folder: Path, captions: Any, store: Any, steps: int) -> N
     with tempfile.TemporaryDirectory() as run:
         arguments = Arguments(
             output_dir=run,
-            max_steps=steps + 1,
-            per_device_train_batch_size=BATCH,
+            max_steps=steps,
+            per_device_train_batch_size=given.peer_batch,
+            gradient_accumulation_steps=given.peer_accumulation,
             learning_rate=RATE,
             lr_scheduler_type="constant",
             save_strategy="no",
@@ -256,25 +266,30 @@ CONTENDERS = {PEER: peer, OURS: ours, BARE: bare}
 
 
 def measure(folder: Path, given: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
-    """Returns what each contender's steps took, the first left out; they take turns, the order turned each time."""
+    """Returns what each contender's parts took, the first round left out; they take turns, the order turned."""
     command = [sys.executable, __file__, "--captions", str(given.captions), "--rows", str(given.rows)]
-    command += ["--steps", str(given.steps), "--folder", str(folder), "--contender"]
+    command += ["--rounds", str(given.rounds), "--folder", str(folder)]
+    command += ["--peer-accumulation", str(given.peer_accumulation)]
+    wanted = {} if given.only_peer else {name: ["--contender", name] for name in (OURS, BARE)}
+    for size in given.peer_batches:
+        wanted[f"{PEER}, {size}"] = ["--contender", PEER, "--peer-batch", str(size)]
     running = {
-        name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for name in CONTENDERS
+        name: subprocess.Popen([*command, *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name, more in wanted.items()
     }
     found: dict[str, list[dict[str, float]]] = {name: [] for name in running}
     names = list(running)
     for process in running.values():
         answer(process)
-    for step in range(given.steps):
-        for name in names[step % len(names) :] + names[: step % len(names)]:
-            print("go", file=running[name].stdin, flush=True)
-            row = answer(running[name])
-            if step:
-                found[name].append(row)
-            speed = row["tokens"] / row["seconds"]
-            print(f"step {step} {name:24} {speed:8.1f} tokens/s", file=sys.stderr, flush=True)
+    for turn in range(given.rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            for _ in range(TURNS.get(name, 1)):
+                print("go", file=running[name].stdin, flush=True)
+                row = answer(running[name])
+                if turn:
+                    found[name].append(row)
+                speed = row["tokens"] / row["seconds"]
+                print(f"round {turn} {name:26} {speed:8.1f} tokens/s", file=sys.stderr, flush=True)
     for process in running.values():
         process.kill()
         process.wait()
@@ -303,9 +318,12 @@ def report(found: dict[str, list[dict[str, float]]], settings: dict[str, Any]) -
         name: round(sum(row["computed"] for row in rows) / sum(row["tokens"] for row in rows), 3)
         for name, rows in found.items()
     }
+    peers = [name for name in found if name.startswith(PEER)]
+    best = max(peers, key=lambda name: speeds["tokens_per_second"][name])
     against = {
-        rate: {"against sentence-transformers": of[OURS] / of[PEER], "against bare": of[OURS] / of[BARE]}
+        rate: {f"against {name}": of[OURS] / of[other] for name, other in ((PEER, best), (BARE, BARE))}
         for rate, of in speeds.items()
+        if OURS in of
     }
     packages = ("torch", "transformers", "sentence-transformers", "accelerate", "datasets")
     processor = next(
@@ -334,9 +352,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=Path, required=True, help="folder with train.en.gz and so on")
     parser.add_argument("--rows", type=int, default=29000, help="captions of each language")
-    parser.add_argument("--steps", type=int, default=8, help="steps of a turn, the first not counted")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each contender, the first not counted")
+    parser.add_argument("--peer-batches", type=int, nargs="+", default=[64], help="the peer's batches, each measured")
+    parser.add_argument("--peer-accumulation", type=int, default=1, help="the peer's batches of one optimiser step")
+    parser.add_argument("--only-peer", action="store_true", help="look for the peer's best batch")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--contender", choices=list(CONTENDERS), help=argparse.SUPPRESS)
+    parser.add_argument("--peer-batch", type=int, default=64, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     captions = read_captions(given.captions, given.rows)
@@ -344,20 +366,40 @@ def main() -> None:
         from babelclip.store import EmbeddingStore
 
         store = EmbeddingStore.open(given.folder / "targets")
-        CONTENDERS[given.contender](Baton(), given.folder, captions, store, given.steps)
+        CONTENDERS[given.contender](Baton(), given.folder, captions, store, given)
         return
     with tempfile.TemporaryDirectory() as folder:
         make_student(captions, Path(folder))
         make_targets(captions, Path(folder) / "targets")
         found = measure(Path(folder), given)
-    settings = {"batch": BATCH, "captions": len(captions), "steps": given.steps}
-    made = report(found, settings)
-    for name, bar in BARS.items():
+    made = report(found, settings_of(given, len(captions)))
+    for name, bar in BARS.items() if made["ratios"]["tokens_per_second"] else ():
         by_clock, by_cores = (made["ratios"][rate][name] for rate in ("tokens_per_second", "tokens_per_core_second"))
         print(f"{name}: {by_clock:.2f} (bar {bar}); by processor time {by_cores:.2f}", file=sys.stderr)
     if given.out:
-        given.out.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        kept = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
+        searches = [*kept.get("searches", []), made] if given.only_peer else kept.get("searches", [])
+        whole = {**(kept if given.only_peer else made), "searches": searches}
+        given.out.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(made, ensure_ascii=False))
+
+
+def settings_of(given: argparse.Namespace, captions: int) -> dict[str, Any]:
+    """Returns what both sides were set to."""
+    both = {"precision": "float32", "dropout": 0, "optimizer": "AdamW, fused", "clip_norm": 1.0, "lr": RATE}
+    peers = {
+        "batches": given.peer_batches, "accumulation": given.peer_accumulation, "loss": "MSELoss",
+        "targets": "a column of the data set", "batch_sampler": "default: random, padded to the longest",
+    }  # fmt: skip
+    mine = {
+        "captions_a_step": PART * ACCUMULATION, "part": PART, "accumulation": ACCUMULATION, "loss": "mse",
+        "targets": "EmbeddingStore", "batches": "64 parts sorted by length together",
+    }  # fmt: skip
+    student = "12 layers, width 768, random weights, trimmed vocabulary, mean pooling, linear to 512"
+    return {
+        "student": student, "captions": captions, "rounds": given.rounds, "both": both, OURS: mine, PEER: peers,
+        "threads": os.environ.get("OMP_NUM_THREADS", "torch's default"),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
