@@ -188,9 +188,10 @@ def groups_of_vectors(vectors: np.ndarray, least: float = LEAST_COSINE) -> list[
 
     For a page of results, whose near duplicates may not have been looked for.
     """
-    cosines = vectors @ vectors.T >= least
     first: list[int] = []
-    for row in range(len(vectors)):
-        earlier = np.flatnonzero(cosines[row, :row])
-        first.append(first[int(earlier[0])] if len(earlier) else row)
+    for start in range(0, len(vectors), _QUERIES):
+        near = vectors[start : start + _QUERIES] @ vectors[: start + _QUERIES].T >= least
+        for row in range(start, min(start + _QUERIES, len(vectors))):
+            earlier = np.flatnonzero(near[row - start, :row])
+            first.append(first[int(earlier[0])] if len(earlier) else row)
     return first

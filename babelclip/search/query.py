@@ -1,0 +1,354 @@
+"""Queries: terms of any kind into one vector, and the rows of a collection that fit it, without duplicates.
+
+A query vector is the sum of the unit vectors of its terms by their weights, made a unit vector again. Near duplicates
+and groups are collapsed after the search, so more is fetched until k rows are left or the collection ends.
+
+Entry points: `find` (terms), `find_vector` (a vector that the caller made, as the service does), `parse_query`, `Term`.
+Row letters: K results, D embed_dim.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from babelclip.errors import BabelclipError, shown
+from babelclip.models.clip import Clip
+from babelclip.models.preprocess import Picture
+from babelclip.search.collection import Collection
+from babelclip.search.columns import VECTOR, vectors_of
+from babelclip.search.filters import And, Filter, In, parse_where
+from babelclip.search.near_duplicates import groups_of_vectors
+from babelclip.search.query_background import Background, background
+from babelclip.search.query_terms import Term, normal, parse_query
+
+__all__ = ["Hit", "QueryVector", "Results", "Term", "find", "find_vector", "parse_query", "query_vector"]
+
+Vector = npt.NDArray[np.float32]
+# Rows that are looked at before a page is given up as full of duplicates.
+MOST = 10_000
+# What every hit has beside id and score.
+_SHOWN = ("source", "path", "caption", "lang", "group", "sha256")
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """One result.
+
+    Attributes:
+        id: of the item.
+        score: cosine with the query.
+        z: how far the score lies above those of unrelated queries, in standard deviations; None where that is not
+            known.
+        caption: None without one.
+        path: relative to the folder of its source.
+        source: name of the source.
+        similar: how many others of its near-duplicate group, or with its value of `group_by`, it stands for.
+        values: the columns that were asked for.
+    """
+
+    id: str
+    score: float
+    z: float | None
+    caption: str | None
+    path: str | None
+    source: str | None
+    similar: int
+    values: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What a query found, best first.
+
+    Attributes:
+        rows: at most k.
+        version: of the collection that was searched.
+        exhausted: whether there is nothing behind them.
+        examined: rows that were fetched for them.
+    """
+
+    rows: list[Hit]
+    version: int
+    exhausted: bool
+    examined: int
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryVector:
+    """A query as a vector, and what it was made of.
+
+    Attributes:
+        vector: (D,) float32 of length 1.
+        parts: (kind, share) of each term, kind "text" or "image": the vector is the sum of unit vectors by these.
+        ids: items that are part of the query with a positive weight; results leave them out.
+    """
+
+    vector: Vector
+    parts: tuple[tuple[str, float], ...] = (("image", 1.0),)
+    ids: tuple[str, ...] = ()
+
+
+def query_vector(
+    collection: Collection,
+    terms: Sequence[Term],
+    encode_text: Callable[[list[str]], npt.NDArray[np.float32]],
+    encode_image: Callable[[list[Picture]], npt.NDArray[np.float32]],
+) -> QueryVector:
+    """Returns the vector of a query.
+
+    Args:
+        collection: where items are looked up.
+        terms: at least one.
+        encode_text: texts in NFC to vectors (N, D); called once, with all texts.
+        encode_image: pictures to vectors (N, D); called once, and only if there are any.
+
+    Raises:
+        BabelclipError: there is no term, an item is not in the collection, or the terms cancel each other out.
+    """
+    if not terms:
+        raise BabelclipError("The query is empty. Give words, a picture, an item or a vector.")
+    texts = [normal(term.text) for term in terms if term.text is not None]
+    pictures = [term.image for term in terms if term.image is not None]
+    items = [term.id for term in terms if term.id is not None]
+    encoded: Iterator[Vector] = iter(encode_text(texts) if texts else [])
+    seen: Iterator[Vector] = iter(encode_image(pictures) if pictures else [])
+    stored = _items(collection, items) if items else {}
+    total = np.zeros(collection.fingerprint.dim, np.float64)
+    for term in terms:
+        if term.text is not None or term.image is not None:
+            part = next(encoded if term.text is not None else seen)
+        else:
+            part = stored[term.id] if term.id is not None else np.asarray(term.vector, np.float32)
+        total += term.weight * _unit(part, len(total))
+    length = float(np.linalg.norm(total))
+    if length < 1e-6:
+        raise BabelclipError("The terms of the query cancel each other out. Leave one out, or give them other weights.")
+    return QueryVector(
+        (total / length).astype(np.float32),
+        tuple((term.kind, term.weight / length) for term in terms),
+        tuple(term.id for term in terms if term.id is not None and term.weight > 0),
+    )
+
+
+def find(
+    collection: Collection,
+    clip: Clip | None,
+    terms: Sequence[Term] | str,
+    k: int = 10,
+    *,
+    where: Filter | str | None = None,
+    min_score: float | None = None,
+    min_z: float | None = None,
+    dedup: bool = True,
+    group_by: str = "",
+    columns: Sequence[str] = (),
+    offset: int = 0,
+    exact: bool = False,
+) -> Results:
+    """Returns the best `k` rows for a query, best first; fewer only where the collection has no more.
+
+    Args:
+        collection: what is searched.
+        clip: encodes texts and pictures; None where there are only items and vectors.
+        terms: terms, or a line of text (`query_terms.py`).
+        k: results.
+        where: only rows that fulfil it; text is parsed by `filters.parse_where`.
+        min_score: leave out what has a smaller cosine.
+        min_z: leave out what lies fewer standard deviations above the scores of unrelated queries. Scores of texts and
+            of pictures differ, and from model to model, so this carries over where a cosine does not.
+        dedup: of near duplicates, keep the best and count the others in `similar`.
+        group_by: a column; of rows with one value, keep the best.
+        columns: in `Hit.values`.
+        offset: results to leave out before the first, for the next page.
+        exact: compare with every row, without the index.
+
+    Raises:
+        SpaceMismatchError: the model is of another space than the collection.
+        BabelclipError: the query is empty, an item or column is unknown, or a number makes no sense.
+    """
+    terms = parse_query(terms) if isinstance(terms, str) else list(terms)
+    if clip is not None:
+        collection.fingerprint.check_space(clip.space, f"collection {collection.name} and model {clip.name}")
+    elif any(term.id is None and term.vector is None for term in terms):
+        raise BabelclipError("The query has a text or a picture, and no model to encode it was given. Give clip=.")
+    query = query_vector(
+        collection,
+        terms,
+        lambda texts: _model(clip).encode_text(texts),
+        lambda pictures: _model(clip).encode_image(pictures),
+    )
+    spread = background(collection, clip) if clip is not None and clip.text is not None else None
+    return find_vector(
+        collection,
+        query,
+        k,
+        where=where,
+        min_score=min_score,
+        min_z=min_z,
+        dedup=dedup,
+        group_by=group_by,
+        columns=columns,
+        offset=offset,
+        exact=exact,
+        spread=spread,
+    )
+
+
+def find_vector(
+    collection: Collection,
+    query: QueryVector,
+    k: int = 10,
+    *,
+    where: Filter | str | None = None,
+    min_score: float | None = None,
+    min_z: float | None = None,
+    dedup: bool = True,
+    group_by: str = "",
+    columns: Sequence[str] = (),
+    offset: int = 0,
+    exact: bool = False,
+    spread: Background | None = None,
+    most: int = MOST,
+) -> Results:
+    """Returns the best `k` rows for a vector; see `find`.
+
+    Args:
+        collection: what is searched.
+        query: from `query_vector`, or a vector of one's own.
+        k: results.
+        where: see `find`; so are `min_score`, `min_z`, `dedup`, `group_by`, `columns`, `offset` and `exact`.
+        min_score: least cosine.
+        min_z: least distance to unrelated queries, which needs `spread`.
+        dedup: collapse near duplicates.
+        group_by: a column.
+        columns: in `Hit.values`.
+        offset: results to leave out.
+        exact: without the index.
+        spread: scores of unrelated queries (`query_background.background`); gives `Hit.z`.
+        most: rows that are fetched at most.
+
+    Raises:
+        BabelclipError: a column is unknown, a number makes no sense, or `min_z` is given without `spread`.
+    """
+    if k < 1 or offset < 0:
+        raise BabelclipError(f"k={k} and offset={offset}: ask for at least 1 result, from 0 on.")
+    condition = parse_where(where, collection.columns) if isinstance(where, str) else where
+    least, mean, std = _cut(query, min_score, min_z, spread)
+    names = [*dict.fromkeys([*_SHOWN, *columns, *([group_by] if group_by else [])])]
+    names = [name for name in names if name in collection.columns or name in columns or name == group_by]
+    wanted, fetch = offset + k, offset + k + len(query.ids)
+    fetch += fetch // 2 if dedup or group_by else 0
+    while True:
+        fetch = min(fetch, max(most, wanted))
+        found = collection.search(query.vector, fetch, where=condition, columns=names, with_vectors=dedup, exact=exact)
+        vectors = vectors_of(found[VECTOR]) if dedup and len(found) else None
+        rows = (found.drop_columns([VECTOR]) if VECTOR in found.column_names else found).to_pylist()
+        ended = len(rows) < fetch or bool(rows and rows[-1]["score"] < least)
+        kept = _collapsed(rows, vectors, query.ids, least, group_by)
+        if len(kept) > wanted or ended or fetch >= most:
+            break
+        fetch *= 2
+    page = kept[offset : offset + k]
+    totals = (
+        _group_sizes(collection, condition, [row["group"] for row, _n in page if row.get("group")]) if dedup else {}
+    )
+    hits = [
+        Hit(
+            id=row["id"],
+            score=float(row["score"]),
+            z=None if std is None else (float(row["score"]) - mean) / std,
+            caption=row.get("caption"),
+            path=row.get("path"),
+            source=row.get("source"),
+            similar=max(stands_for, totals[row["group"]] - 1 if row.get("group") else 0),
+            values={name: row.get(name) for name in columns},
+        )
+        for row, stands_for in page
+    ]
+    return Results(hits, collection.version(), ended and len(kept) <= wanted, len(rows))
+
+
+def _cut(
+    query: QueryVector, min_score: float | None, min_z: float | None, spread: Background | None
+) -> tuple[float, float, float | None]:
+    """Returns the least score of results, and mean and deviation of unrelated scores (None where not known)."""
+    least = -2.0 if min_score is None else min_score
+    if spread is None:
+        if min_z is not None:
+            raise BabelclipError(
+                "min_z was given, and it is not known how unrelated queries score here. Give a model with both towers, "
+                "or min_score, a cosine."
+            )
+        return least, 0.0, None
+    mean, std = spread.of(query.parts)
+    return (least if min_z is None else max(least, mean + min_z * std)), mean, std
+
+
+def _collapsed(
+    rows: list[dict[str, Any]], vectors: Vector | None, without: Sequence[str], least: float, group_by: str
+) -> list[tuple[dict[str, Any], int]]:
+    """Returns the rows that stand for themselves or for others, best first, with how many others."""
+    alike = groups_of_vectors(vectors) if vectors is not None else list(range(len(rows)))
+    first: dict[Any, int] = {}  # what makes rows one -> place in `kept`
+    kept: list[tuple[dict[str, Any], int]] = []
+    for place, row in enumerate(rows):
+        if row["id"] in without or row["score"] < least:
+            continue
+        keys: list[Any] = [("row", alike[place])] if vectors is not None else [("row", place)]
+        if vectors is not None:
+            keys += [(name, row[name]) for name in ("group", "sha256") if row.get(name)]
+        if group_by and row[group_by] is not None:
+            keys.append(("by", row[group_by]))
+        there = next((first[key] for key in keys if key in first), None)
+        if there is None:
+            there = len(kept)
+            kept.append((row, 0))
+        else:
+            kept[there] = (kept[there][0], kept[there][1] + 1)
+        for key in keys:
+            first.setdefault(key, there)
+    return kept
+
+
+def _group_sizes(collection: Collection, where: Filter | None, groups: Sequence[str]) -> Counter[str]:
+    sizes: Counter[str] = Counter()
+    if groups:
+        members: Filter = In("group", tuple(dict.fromkeys(groups)))
+        for batch in collection.scan(columns=["group"], where=members if where is None else And((members, where))):
+            sizes.update(batch["group"].to_pylist())
+    return sizes
+
+
+def _items(collection: Collection, ids: Sequence[str]) -> dict[str, Vector]:
+    rows = collection.get(list(dict.fromkeys(ids)), with_vectors=True)
+    found = dict(zip(rows["id"].to_pylist(), vectors_of(rows[VECTOR]), strict=True)) if len(rows) else {}
+    for name in ids:
+        if name not in found:
+            raise BabelclipError(
+                f"{shown(name)!r} is no item of {collection.name}. Give the id of a result; one that was indexed anew "
+                "from another folder has another."
+            )
+    return found
+
+
+def _unit(vector: Vector, dim: int) -> npt.NDArray[np.float64]:
+    exact = np.asarray(vector, np.float64)
+    length = float(np.linalg.norm(exact)) if exact.shape == (dim,) else 0.0
+    if not np.isfinite(length) or length == 0:
+        raise BabelclipError(
+            f"A vector of the query has the shape {exact.shape} and length {length}; it needs {dim} finite numbers "
+            "that are not all 0. Give one of the model that made the collection."
+        )
+    return exact / length
+
+
+def _model(clip: Clip | None) -> Clip:
+    if clip is None:
+        raise BabelclipError("A text or picture needs a model to encode it. Give clip=.")
+    return clip
