@@ -1,7 +1,7 @@
 """The cards themselves: what a card holds, and how `*.toml` and `scores.tsv` in this folder become cards.
 
 Ask `babelclip.registry`; this module only reads and checks. Entry points: `ModelCard`, `Score`, `read_cards`,
-`read_sources`.
+`read_sources`, `read_scores`.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def read_sources(folder: str = FOLDER) -> Mapping[str, str]:
 def read_cards(folder: str = FOLDER) -> tuple[ModelCard, ...]:
     """Returns all cards of a folder, checked against each other."""
     found: list[ModelCard] = []
-    scores = _read_scores(os.path.join(folder, _SCORES_FILE))
+    scores = read_scores(os.path.join(folder, _SCORES_FILE))
     files = sorted(name for name in os.listdir(folder) if name.endswith(".toml") and name != _SOURCES_FILE)
     for name in files:
         path = os.path.join(folder, name)
@@ -256,7 +256,7 @@ def _check_links(card: ModelCard, by_name: Mapping[str, ModelCard], citations: M
             raise BabelclipError(f"{card.name}: a score's source {key!r} is unknown. {did_you_mean(key, citations)}")
 
 
-def _read_scores(path: str) -> dict[str, list[Score]]:
+def read_scores(path: str) -> dict[str, list[Score]]:
     """Returns the published figures of each model's name.
 
     Raises:

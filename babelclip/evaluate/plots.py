@@ -7,17 +7,16 @@ Entry points: `bar_chart` for figures by language, `line_chart` for training cur
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
 from babelclip import languages as language_codes
 from babelclip.errors import BabelclipError
+from babelclip.evaluate import svg
 
 # Grey for what serves as baseline, then hues that colour-blind readers tell apart.
 PALETTE = ("#8b95a1", "#e0922f", "#3f8fd2", "#2f9e77", "#c8587f", "#8a6fc9")
-_FONT = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif"
 _WIDE_CHARACTER = 7.2  # pixels of an average character at 13 px, to lay out legends without a browser
 _ROWS_A_PANEL = 24
 
@@ -65,7 +64,7 @@ def bar_chart(
         )
     factor = 100 if percent else 1
     end = factor * max([*drawn, *lines.values()]) or 1.0
-    ticks = _ticks(0.0, end, 6, outside=False)
+    ticks = svg.ticks(0.0, end, 6, outside=False)
     n_panels = 1 if len(codes) <= _ROWS_A_PANEL else 2
     per_panel = math.ceil(len(codes) / n_panels)
     labels = {code: language_codes.name(code) + ("*" if code in untaught else "") for code in codes}
@@ -75,7 +74,7 @@ def bar_chart(
     legend, top = _legend([(label, colours[i % len(colours)], "") for i, label in enumerate(series)], width, 46)
     top += 26 if lines else 8
     panel_width = (width - 28 * (n_panels - 1)) / n_panels
-    body = [_text(0, 18, title, size=16, weight=600), legend]
+    body = [svg.text_at(0, 18, title, size=16, weight=600), legend]
     for panel in range(n_panels):
         part = codes[panel * per_panel : (panel + 1) * per_panel]
         body.append(
@@ -94,12 +93,12 @@ def bar_chart(
             )
         )
     height = top + per_panel * row + 46
-    body.append(_text(width, height - 6, value_label, size=12, anchor="end", opacity=0.75))
+    body.append(svg.text_at(width, height - 6, value_label, size=12, anchor="end", opacity=0.75))
     if untaught:
         note = "* a language without training text: what it reaches is transfer"
-        body.append(_text(0, height - 6, note, size=12, opacity=0.75))
+        body.append(svg.text_at(0, height - 6, note, size=12, opacity=0.75))
     text = description or f"{value_label} of {', '.join(series)} in {len(codes)} languages."
-    return _svg(body, width, height, title, text)
+    return svg.document(body, width, height, title, text)
 
 
 def _bar_panel(
@@ -124,12 +123,12 @@ def _bar_panel(
     parts = []
     for tick in ticks:
         x = origin + scale * tick
-        parts.append(_line(x, top - 4, x, bottom + 2, opacity=0.3 if tick == 0 else 0.12))
-        parts.append(_text(x, bottom + 16, _number(tick), size=11, anchor="middle", opacity=0.75))
+        parts.append(svg.line(x, top - 4, x, bottom + 2, opacity=0.3 if tick == 0 else 0.12))
+        parts.append(svg.text_at(x, bottom + 16, svg.number(tick), size=11, anchor="middle", opacity=0.75))
     for i, code in enumerate(codes):
         y = top + row * i + 2
         middle = y + bar * len(series) / 2 + 4
-        parts.append(_text(origin - 8, middle, labels[code], size=12.5, anchor="end"))
+        parts.append(svg.text_at(origin - 8, middle, labels[code], size=12.5, anchor="end"))
         for j, (label, values) in enumerate(series.items()):
             value = values[code]
             if value is None:
@@ -142,10 +141,10 @@ def _bar_panel(
             )
             if j == len(series) - 1:  # figures behind every bar would be a table, and that stands beside the plot
                 figure = f"{value:.1f}" if end < 10 else f"{value:.0f}"
-                parts.append(_text(origin + length + 4, y + bar * (j + 1) - 0.5, figure, size=10, opacity=0.75))
+                parts.append(svg.text_at(origin + length + 4, y + bar * (j + 1) - 0.5, figure, size=10, opacity=0.75))
     for label, value in lines.items():
         x = origin + scale * value
-        parts.append(_line(x, top - 4, x, bottom + 2, opacity=0.8, dash="4 3", tip=f"{label}: {_number(value)}"))
+        parts.append(svg.line(x, top - 4, x, bottom + 2, opacity=0.8, dash="4 3", tip=f"{label}: {svg.number(value)}"))
     parts += _line_labels({label: origin + scale * value for label, value in lines.items()}, top - 8, left + width)
     return "\n".join(parts)
 
@@ -157,7 +156,7 @@ def _line_labels(places: Mapping[str, float], y: float, right: float) -> list[st
         half = _WIDE_CHARACTER * 0.85 * len(label) / 2
         centre = max(min(x, right - half), taken + half + 8)
         taken = centre + half
-        texts.append(_text(centre, y, label, size=11.5, anchor="middle", opacity=0.85))
+        texts.append(svg.text_at(centre, y, label, size=11.5, anchor="middle", opacity=0.85))
     return texts
 
 
@@ -197,11 +196,11 @@ def line_chart(
     if not points:
         raise BabelclipError("The chart has no value to draw. Give at least one series with one finite value.")
     xs = [x for x, _ in points]
-    x_ticks = _ticks(min(xs), max(xs), 7, outside=False)
+    x_ticks = svg.ticks(min(xs), max(xs), 7, outside=False)
     y_ticks = _y_ticks([*(y for _, y in points), *lines.values()], log_y)
     entries = [(label, colours[i % len(colours)], "") for i, label in enumerate(series)]
     legend, top = _legend([*entries, *((label, "currentColor", "4 3") for label in lines)], width, 44)
-    left = 16 + 6.6 * max(len(_number(tick)) for tick in y_ticks) + 10
+    left = 16 + 6.6 * max(len(svg.number(tick)) for tick in y_ticks) + 10
     top, bottom, right = top + 32, height - 44, width - 12
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -209,22 +208,22 @@ def line_chart(
         low, high, value = (math.log10(v) if log_y else v for v in (y_ticks[0], y_ticks[-1], y))
         return left + (right - left) * (x - min(xs)) / span, bottom - (bottom - top) * (value - low) / (high - low)
 
-    body = [_text(0, 18, title, size=16, weight=600), legend]
+    body = [svg.text_at(0, 18, title, size=16, weight=600), legend]
     for tick in y_ticks:
         _, y = place(min(xs), tick)
-        body.append(_line(left, y, right, y, opacity=0.3 if tick == y_ticks[0] else 0.12))
-        body.append(_text(left - 6, y + 4, _number(tick), size=11, anchor="end", opacity=0.75))
+        body.append(svg.line(left, y, right, y, opacity=0.3 if tick == y_ticks[0] else 0.12))
+        body.append(svg.text_at(left - 6, y + 4, svg.number(tick), size=11, anchor="end", opacity=0.75))
     for tick in x_ticks:
         x, _ = place(tick, y_ticks[0])
-        body.append(_text(x, bottom + 16, _number(tick), size=11, anchor="middle", opacity=0.75))
+        body.append(svg.text_at(x, bottom + 16, svg.number(tick), size=11, anchor="middle", opacity=0.75))
     for label, value in lines.items():
         _, y = place(min(xs), value)
-        body.append(_line(left, y, right, y, opacity=0.8, dash="4 3", tip=f"{label}: {_number(value)}"))
+        body.append(svg.line(left, y, right, y, opacity=0.8, dash="4 3", tip=f"{label}: {svg.number(value)}"))
     for i, (label, parts) in enumerate(runs.items()):
         body.append(_curve(label, [[place(x, y) for x, y in part] for part in parts], colours[i % len(colours)], parts))
-    body.append(_text((left + right) / 2, height - 8, x_label, size=12, anchor="middle", opacity=0.75))
-    body.append(_text(left, top - 8, y_label + (" (log scale)" if log_y else ""), size=12, opacity=0.75))
-    return _svg(body, width, height, title, description or _describe(runs, lines, y_label))
+    body.append(svg.text_at((left + right) / 2, height - 8, x_label, size=12, anchor="middle", opacity=0.75))
+    body.append(svg.text_at(left, top - 8, y_label + (" (log scale)" if log_y else ""), size=12, opacity=0.75))
+    return svg.document(body, width, height, title, description or _describe(runs, lines, y_label))
 
 
 def _curve(
@@ -236,7 +235,7 @@ def _curve(
     """Returns the curve of one series as one group; a run of a single point is a dot, which a line would not show."""
     if not values:
         return ""
-    tip = escape(f"{label}: {_number(values[0][0][1])} to {_number(values[-1][-1][1])}")
+    tip = escape(f"{label}: {svg.number(values[0][0][1])} to {svg.number(values[-1][-1][1])}")
     shapes = []
     for part in placed:
         if len(part) == 1:
@@ -272,42 +271,23 @@ def _describe(
     runs: Mapping[str, Sequence[Sequence[tuple[float, float]]]], lines: Mapping[str, float], y_label: str
 ) -> str:
     parts = [
-        f"{label} goes from {_number(run[0][0][1])} to {_number(run[-1][-1][1])}" for label, run in runs.items() if run
+        f"{label} goes from {svg.number(run[0][0][1])} to {svg.number(run[-1][-1][1])}"
+        for label, run in runs.items()
+        if run
     ]
-    parts += [f"{label} is at {_number(value)}" for label, value in lines.items()]
+    parts += [f"{label} is at {svg.number(value)}" for label, value in lines.items()]
     return f"{y_label}: {'; '.join(parts)}."
-
-
-def _ticks(low: float, high: float, wanted: int, *, outside: bool = True) -> list[float]:
-    """Returns round numbers that cover low..high, or with `outside=False` lie within it."""
-    if high <= low:
-        high = low + (abs(low) or 1.0)
-    raw = (high - low) / wanted
-    magnitude = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * 0.999)
-    tolerance = 1e-9
-    first = math.floor(low / step + tolerance) if outside else math.ceil(low / step - tolerance)
-    last = math.ceil(high / step - tolerance) if outside else math.floor(high / step + tolerance)
-    return [step * i for i in range(first, last + 1)]
 
 
 def _y_ticks(values: Sequence[float], log_y: bool) -> list[float]:
     if not log_y:
-        return _ticks(min(values), max(values), 5)
+        return svg.ticks(min(values), max(values), 5)
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     steps = (1.0,) if high - low > 3 else (1.0, 2.0, 5.0)
     marks = sorted({factor * 10.0**power for power in range(low, high + 1) for factor in steps})
     first = max((mark for mark in marks if mark <= min(values) * 1.001), default=marks[0])
     last = min((mark for mark in marks if mark >= max(values) * 0.999 and mark > first), default=10 * marks[-1])
     return [mark for mark in marks if first <= mark < last] + [last]
-
-
-def _number(value: float) -> str:
-    if value == 0:
-        return "0"
-    if abs(value) >= 10000:
-        return f"{value:,.0f}"
-    return f"{value:.1e}" if abs(value) < 0.0001 else f"{value:.4g}"
 
 
 def _scaled(value: float | None, factor: float) -> float | None:
@@ -322,39 +302,9 @@ def _legend(entries: Sequence[tuple[str, str, str]], width: float, y: float) -> 
         if x and x + length > width:
             x, y = 0.0, y + 20
         if dash:
-            parts.append(_line(x, y - 4, x + 14, y - 4, opacity=0.8, dash=dash))
+            parts.append(svg.line(x, y - 4, x + 14, y - 4, opacity=0.8, dash=dash))
         else:
             parts.append(f'<rect x="{x:.1f}" y="{y - 10:.1f}" width="12" height="12" rx="2" fill="{escape(colour)}"/>')
-        parts.append(_text(x + 19, y, label, size=13))
+        parts.append(svg.text_at(x + 19, y, label, size=13))
         x += length
     return "\n".join(parts), y
-
-
-def _text(
-    x: float, y: float, text: str, *, size: float, anchor: str = "start", weight: int = 400, opacity: float = 1
-) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" font-weight="{weight}" '
-        f'fill="currentColor" fill-opacity="{opacity}">{escape(text)}</text>'
-    )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, *, opacity: float = 1, dash: str = "", tip: str = "") -> str:
-    dashed = f' stroke-width="1.5" stroke-dasharray="{dash}"' if dash else ""
-    inside = f"<title>{escape(tip)}</title>" if tip else ""
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="currentColor" '
-        f'stroke-opacity="{opacity}"{dashed}>{inside}</line>'
-    )
-
-
-def _svg(body: Sequence[str], width: float, height: float, title: str, description: str) -> str:
-    # Ids are those of the content, so two plots on one page do not share them and a rerun gives the same bytes.
-    key = hashlib.sha256("".join([title, description, *body]).encode()).hexdigest()[:12]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'role="img" aria-labelledby="t{key} d{key}" style="max-width:100%;height:auto;{_FONT}">\n'
-        f'<title id="t{key}">{escape(title)}</title>\n<desc id="d{key}">{escape(description)}</desc>\n'
-        + "\n".join(part for part in body if part)
-        + "\n</svg>\n"
-    )

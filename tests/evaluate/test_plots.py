@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from babelclip.errors import BabelclipError
-from babelclip.evaluate.plots import _ticks, _y_ticks, bar_chart, line_chart
+from babelclip.evaluate.plots import _y_ticks, bar_chart, line_chart
+from babelclip.evaluate.svg import ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 SERIES = {"before & after <ridge>": {"en": 0.5, "sv": 0.2, "ar": None}, "student": {"en": 0.6, "sv": 0.3, "ar": 0.4}}
@@ -109,12 +110,12 @@ def test_nothing_to_draw_is_an_error_that_says_so(draw):
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 9))
 def test_ticks_are_few_ascending_and_cover_the_range(low, span, wanted):
-    ticks = _ticks(low, low + span, wanted)
-    assert ticks == sorted(set(ticks))
-    assert 2 <= len(ticks) <= wanted + 3
+    marks = ticks(low, low + span, wanted)
+    assert marks == sorted(set(marks))
+    assert 2 <= len(marks) <= wanted + 3
     slack = 1e-6 * max(1.0, abs(low), span)
-    assert ticks[0] <= low + slack
-    assert ticks[-1] >= low + span - slack
+    assert marks[0] <= low + slack
+    assert marks[-1] >= low + span - slack
 
 
 @given(st.lists(st.floats(1e-8, 1e8), min_size=1, max_size=5))

@@ -1,0 +1,56 @@
+"""One key for all spellings of a data set's name: papers, clip_benchmark and babelclip call one set by three names.
+
+Entry points: `dataset_key`, `dataset_title`.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Titles of the sets whose names differ from tool to tool, and the names under which other tools know them.
+_TITLES = {
+    "xtd10": "XTD10",
+    "xm3600": "XM3600",
+    "coco": "COCO",
+    "cococn": "COCO-CN",
+    "flickr30k": "Flickr30k",
+    "flickr30kcn": "Flickr30k-CN",
+    "flickr30k200": "Flickr30k-200",
+    "xtd200": "XTD-200",
+    "multi30k": "Multi30k",
+    "xflickrco": "xFlickrCO",
+    "imagenet": "ImageNet",
+    "babelimagenet": "Babel-ImageNet",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "stsb": "STS-b",
+    "wit": "WIT",
+}
+_ALIASES = {
+    "multilingualmscococaptions": "xtd10",
+    "xtd": "xtd10",
+    "crossmodal3600": "xm3600",
+    "xm": "xm3600",
+    "mscococaptions": "coco",
+    "mscoco": "coco",
+    "cocokarpathy": "coco",
+    "imagenet1k": "imagenet",
+    "stsbenchmark": "stsb",
+    "babel": "babelimagenet",
+}
+
+
+def dataset_key(name: str) -> str:
+    """Returns what all spellings of a data set's name have in common.
+
+    >>> dataset_key("wds/mscoco_captions"), dataset_key("XM3600"), dataset_key("xm3600-first")
+    ('coco', 'xm3600', 'xm3600')
+    """
+    plain = name.strip().lower().removeprefix("wds/").removesuffix("-first")
+    plain = re.sub(r"[\s_\-./]", "", plain)
+    return _ALIASES.get(plain, plain)
+
+
+def dataset_title(key: str) -> str:
+    """Returns how people write a data set's name."""
+    return _TITLES.get(key, key)
