@@ -13,7 +13,7 @@ model, `evaluate_features` with vectors. Legend: N captions, C pictures, D embed
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,8 +22,18 @@ import numpy.typing as npt
 
 from babelclip import languages as language_codes
 from babelclip.errors import BabelclipError, SpaceMismatchError, did_you_mean
-from babelclip.evaluate.metrics import QueryScores, bootstrap_interval, mean_recall, same_group, score_queries
-from babelclip.evaluate.result import FIELDS, RunFacts, check_result, versions
+from babelclip.evaluate.hits import pack_hits
+from babelclip.evaluate.metrics import (
+    QueryScores,
+    Relevance,
+    bootstrap_interval,
+    mean_recall,
+    recall_at_k,
+    same_group,
+    score_queries,
+)
+from babelclip.evaluate.result import RunFacts, build_result, model_facts
+from babelclip.evaluate.texts import encoder_in, language_notes
 from babelclip.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -113,7 +123,7 @@ def evaluate_retrieval(
     with progress_bar(f"{facts.model} on {dataset}", len(rows), shown=progress, unit="languages") as advance:
         for code, (texts, places) in rows.items():
             start = time.perf_counter()
-            features = model.encode_text([template.replace("{}", text) for text in texts])
+            features = encoder_in(model, code)([template.replace("{}", text) for text in texts])
             results += evaluate_features(
                 features,
                 vectors,
@@ -152,6 +162,9 @@ def evaluate_features(
     text_seconds: float = 0.0,
     image_seconds: float = 0.0,
     notes: Sequence[str] = (),
+    queries: Mapping[str, Sequence[str]] | None = None,
+    merged: Mapping[str, Relevance] | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Returns one result a direction for captions of one language and pictures that are vectors already.
 
@@ -172,6 +185,11 @@ def evaluate_features(
         text_seconds: seconds that encoding the captions took.
         image_seconds: seconds that encoding all pictures took, stated apart because languages share it.
         notes: added to every result.
+        queries: direction -> what tells its queries apart, (N,) captions for `t2i`, (C,) picture ids for `i2t`. With
+            it a result keeps what every query reached (`per_query`), by which two models are compared.
+        merged: direction -> relevance in which equal captions count as one. With it R@k of that relevance stands
+            beside the usual one as `merged_R@k`.
+        fields: further fields of every result.
 
     Raises:
         BabelclipError: shapes disagree, or no caption of the language has its picture here.
@@ -195,31 +213,34 @@ def evaluate_features(
         else:
             scores = score_queries(images, texts, same_group(picture, own), ks, exclude_unanswerable=True)
         figures = _figures(scores, direction, clusters[direction], facts.seed)
+        if merged is not None:
+            ends = (texts, images) if direction == "t2i" else (images, texts)
+            found = recall_at_k(*ends, merged[direction], ks, exclude_unanswerable=True)
+            figures["metrics"].update({f"merged_R@{k}": found[f"R@{k}"] for k in scores.ks})
+        if queries is not None:
+            figures["per_query"] = _per_query(scores, clusters[direction], queries[direction])
         results.append(
-            {
-                **facts.fields(),
+            build_result(
+                "zeroshot_retrieval",
+                facts,
+                language=code,
+                captions_per_image=captions_per_image,
+                relevance=relevance,
+                n_images=len(images),
+                n_captions=len(texts),
+                declared=covered,
+                seconds=text_seconds + time.perf_counter() - start,
+                seconds_images=round(image_seconds, 3),
+                notes=[*notes, *scores.notes, *language_notes(code, covered)],
                 **figures,
-                "pretrained": facts.revision,
-                "task": "zeroshot_retrieval",
-                "language": code,
-                "captions_per_image": captions_per_image,
-                "relevance": relevance,
-                "n_images": len(images),
-                "n_captions": len(texts),
-                "declared": covered,
-                "versions": versions(),
-                "seconds": round(text_seconds + time.perf_counter() - start, 3),
-                "seconds_images": round(image_seconds, 3),
-                "notes": [*notes, *scores.notes, *_language_notes(code, covered)],
-            }
+                **(fields or {}),
+            )
         )
     if len(results) == len(DIRECTIONS):
         both = mean_recall(*(result["metrics"] for result in results), ks=results[0]["k"])
         for result in results:
             result["metrics"]["MR"] = both
-    for result in results:
-        check_result(result)
-    return [_in_order(result) for result in results]
+    return results
 
 
 def _figures(scores: QueryScores, direction: str, clusters: npt.NDArray[Any], seed: int) -> dict[str, Any]:
@@ -237,34 +258,19 @@ def _figures(scores: QueryScores, direction: str, clusters: npt.NDArray[Any], se
     }
 
 
-def _language_notes(code: str, covered: bool | None) -> list[str]:
-    if covered is not False:
-        return []
-    return [f"the model does not declare {code} ({language_codes.name(code)}): what it reaches is transfer"]
-
-
-def _in_order(result: dict[str, Any]) -> dict[str, Any]:
-    first = {field: result[field] for field in FIELDS}
-    return {**first, **result}
+def _per_query(scores: QueryScores, clusters: npt.NDArray[Any], queries: Sequence[str]) -> dict[str, Any]:
+    values = {f"R@{k}": scores.hits[:, place] for place, k in enumerate(scores.ks)}
+    return pack_hits(values, clusters=clusters[scores.queries], queries=[queries[row] for row in scores.queries])
 
 
 def _facts_of(model: object, dataset: str, split: str, template: str, name: str | None, seed: int) -> RunFacts:
-    dtype, device = "float32", "cpu"
-    tower = getattr(model, "text", None)
-    if tower is not None and hasattr(tower, "parameters"):
-        parameter = next(iter(tower.parameters()), None)
-        if parameter is not None:
-            dtype, device = str(parameter.dtype).removeprefix("torch."), str(parameter.device)
     return RunFacts(
         model=name or getattr(model, "name", "") or type(model).__name__,
         dataset=dataset,
         split=split,
-        revision=str(getattr(model, "revision", "") or ""),
-        space=str(getattr(model, "space", "") or ""),
-        dtype=dtype,
-        device=device,
         prompt_set="none" if template == "{}" else template,
         seed=seed,
+        **model_facts(model),
     )
 
 
