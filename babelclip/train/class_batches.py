@@ -138,9 +138,8 @@ class ClassBatches:
 def check_classes(batches: list[IntArray], loss: str, classes: int) -> None:
     """Checks that the batches of an epoch hold enough different classes for the loss.
 
-    Equal classes are equal texts. For `diagonal` they are contradictions, two pairs of one text that are each other's
-    negatives: the loss stays near ln(batch), and the model ends with one answer to everything. For the others they are
-    pairs that nothing is learned from.
+    Equal classes are pairs that nothing is learned from; for `diagonal`, which takes them for negatives of each other,
+    they are contradictions wherever their prompts differ.
 
     Args:
         batches: labels of each batch.

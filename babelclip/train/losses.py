@@ -154,8 +154,9 @@ def multi_positive_loss(
     """Returns `clip_loss` where every pair of a picture and a text of one class belongs together.
 
     The supervised form of Khosla et al. (arXiv 2004.11362, eq. 2): a row's probability is shared by the rows of its
-    class. `clip_loss` without it takes a second picture of a class for a negative of the first: with 10 classes, half
-    of all batches of 4 hold such a contradiction.
+    class. `clip_loss` without labels, the diagonal, takes the prompt of another picture of the class for a negative:
+    with 10 classes, half of all batches of 4 hold two of one class. Where both have the very same prompt the two losses
+    are equal; where they have different ones, the diagonal pushes a picture from a true description of it.
 
     Args:
         image_features: (N, D), normalised here.
