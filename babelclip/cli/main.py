@@ -9,7 +9,21 @@ import sys
 import typer
 
 from babelclip import __version__
-from babelclip.cli import demo, embed, evaluate, export, models, search, starter, store, train, translate, trim
+from babelclip.cli import (
+    compare,
+    demo,
+    embed,
+    evaluate,
+    export,
+    index,
+    models,
+    search,
+    starter,
+    store,
+    train,
+    translate,
+    trim,
+)
 from babelclip.errors import BabelclipError, MissingExtraError
 
 app = typer.Typer(
@@ -46,7 +60,10 @@ for verb in (
     demo.demo,
     starter.starter,
     models.models,
+    index.index,
     search.search,
+    serve.serve,
+    compare.compare,
     embed.embed,
     train.train,
     evaluate.evaluate,

@@ -255,9 +255,8 @@ def find_vector(
             break
         fetch *= 2
     page = kept[offset : offset + k]
-    totals = (
-        _group_sizes(collection, condition, [row["group"] for row, _n in page if row.get("group")]) if dedup else {}
-    )
+    named = [row["group"] for row, _n in page if dedup and row.get("group")]
+    totals = _group_sizes(collection, condition, named)
     hits = [
         Hit(
             id=row["id"],
