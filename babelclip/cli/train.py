@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from babelclip.models.clip import Clip
+    from babelclip.train.card import Ran
     from babelclip.train.recipe import Recipe
 
 
@@ -56,13 +57,17 @@ def _one(recipe: Recipe, out: Path, image: str, resume: bool) -> Literal["finish
     kinds = {"distill": _distill, "contrastive": _contrastive, "tension": _tension, "sts": _sts, "classify": _classify}
     if recipe.train.kind not in kinds:
         raise BabelclipError(f'train.kind = "{recipe.train.kind}" cannot be run yet. Known: {", ".join(kinds)}.')
-    clip = kinds[recipe.train.kind](recipe, out, image, resume)
+    clip, ran = kinds[recipe.train.kind](recipe, out, image, resume)
     if _writes(recipe):
+        from babelclip.train.card import write_card
+
         typer.echo(f"saved {clip.save(out / 'model')} (space {clip.space})")
+        write_card(out / "model", clip, recipe, ran, out, image=image)
     return "finished"
 
 
-def _distill(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
+def _distill(recipe: Recipe, out: Path, image: str, resume: bool) -> tuple[Clip, Ran]:
+    from babelclip.train.card import Ran
     from babelclip.train.teach import teach
 
     _needed(recipe.student.model, "student.model")
@@ -76,12 +81,16 @@ def _distill(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
         for name, value in result.run.validation.items():
             first = f"{taught.before[name]:.4g} -> " if name in taught.before else ""
             typer.echo(f"  {name}: {first}{value:.4g}")
-    return taught.clip
+    counts = {"captions read": result.counts.rows, "longer than the student reads": result.counts.long}
+    counts |= {"left out as too long": result.counts.skipped, "left out without a target": result.counts.missing}
+    return taught.clip, Ran(result.run, taught.before, result.run.validation, result.languages, _some(counts))
 
 
-def _contrastive(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
+def _contrastive(recipe: Recipe, out: Path, image: str, resume: bool) -> tuple[Clip, Ran]:
     from babelclip.errors import BabelclipError
+    from babelclip.train.card import Ran
     from babelclip.train.contrastive import contrastive
+    from babelclip.train.log import first_figures
 
     if image and not recipe.towers.image_model:
         raise BabelclipError(
@@ -96,10 +105,15 @@ def _contrastive(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
             typer.echo(f"left out: {count} ({reason})")
         for name, value in result.run.validation.items():
             typer.echo(f"  {name}: {value:.4g}")
-    return trained.clip
+    counts = {"captions": result.captions, "pictures": result.pictures, "captions cut": result.truncated}
+    counts |= {f"left out: {reason}": count for reason, count in result.skipped.items()}
+    before = first_figures(out)
+    return trained.clip, Ran(result.run, before, result.run.validation, result.languages, _some(counts))
 
 
-def _tension(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
+def _tension(recipe: Recipe, out: Path, image: str, resume: bool) -> tuple[Clip, Ran]:
+    from babelclip.train.card import Ran
+    from babelclip.train.log import first_figures
     from babelclip.train.tension import tension
 
     _without_pictures(recipe, image)
@@ -109,10 +123,14 @@ def _tension(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
         typer.echo(f"{result.sentences:,} distinct sentences; {result.duplicates:,} more were duplicates")
         _scores({name: value for name, value in result.scores.items() if "/" in name})
         typer.echo(f"kept: {result.kept}; both encoders are in {out / 'f1'} and {out / 'f2'}")
-    return result.model
+    counts = {"distinct sentences": result.sentences, "duplicates": result.duplicates, "too long": result.long}
+    notes = (f"Of the two encoders of the run this is {result.kept}; both lie beside the model, in `f1/` and `f2/`.",)
+    return result.model, Ran(result.run, first_figures(out), result.scores, {}, _some(counts), notes)
 
 
-def _sts(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
+def _sts(recipe: Recipe, out: Path, image: str, resume: bool) -> tuple[Clip, Ran]:
+    from babelclip.train.card import Ran
+    from babelclip.train.log import first_figures
     from babelclip.train.sts import sts
 
     _without_pictures(recipe, image)
@@ -122,11 +140,14 @@ def _sts(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
         for reason, count in trained.result.skipped.items():
             typer.echo(f"left out: {count} ({reason})")
         _scores(trained.result.scores)
-    return trained.clip
+    result = trained.result
+    counts = {"pairs": result.examples, **{f"left out: {reason}": count for reason, count in result.skipped.items()}}
+    return trained.clip, Ran(result.run, first_figures(out), result.scores, {}, counts)
 
 
-def _classify(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
+def _classify(recipe: Recipe, out: Path, image: str, resume: bool) -> tuple[Clip, Ran]:
     from babelclip.errors import BabelclipError
+    from babelclip.train.card import Ran
     from babelclip.train.classify import classify
 
     if image:
@@ -150,7 +171,21 @@ def _classify(recipe: Recipe, out: Path, image: str, resume: bool) -> Clip:
                 typer.echo(
                     f"  {name}: {value:.4g} -> {result.tuned[split][name]:.4g} -> {result.after[split][name]:.4g}"
                 )
-    return trained.clip
+    counts = {f"pictures, {name}": count for name, count in result.pictures.items()}
+    counts |= {f"left out: {reason}": count for reason, count in result.skipped.items()}
+    notes = (f"These are the weights at share {result.alpha:g} between the model of before (0) and the tuned one (1).",)
+    scores = (_flat(result.before), _flat(result.after))
+    return trained.clip, Ran(result.run, *scores, {}, counts, notes)
+
+
+def _flat(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Returns figures of several sets under one name each: `test acc1`, `test acc1/de`."""
+    return {f"{split} {name}": value for split, figures in scores.items() for name, value in figures.items()}
+
+
+def _some(counts: Mapping[str, int]) -> dict[str, int]:
+    """Returns the counts that are not 0."""
+    return {name: count for name, count in counts.items() if count}
 
 
 def _scores(scores: Mapping[str, float]) -> None:

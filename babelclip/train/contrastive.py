@@ -42,7 +42,7 @@ class ContrastiveResult:
     """What a contrastive run did; the Clip was trained in place, its `logit_scale` and `logit_bias` included.
 
     `skipped` counts captions that were left out, by reason, and pictures that were found to be unreadable on the way;
-    `truncated` counts captions that were cut.
+    `truncated` counts captions that were cut, `languages` those that were trained on by language.
     """
 
     run: loop.RunResult
@@ -52,6 +52,7 @@ class ContrastiveResult:
     logit_scale: float
     skipped: dict[str, int] = field(default_factory=dict)
     truncated: int = 0
+    languages: dict[str, int] = field(default_factory=dict)
 
 
 def train_contrastive(
@@ -143,7 +144,7 @@ def train_contrastive(
     if isinstance(images, pictures.Pixels) and images.unreadable:
         skipped[pictures.UNREADABLE] = len(images.unreadable)
     numbers = (len(captions), int(groups[:, 1].max()) + 1, count_weights(parameters), clip.logit_scale or float("nan"))
-    return ContrastiveResult(result, *numbers, skipped, inputs.truncated)
+    return ContrastiveResult(result, *numbers, skipped, inputs.truncated, captions.language_counts())
 
 
 # Settings that say where something lies: another place for the same content is the same run.

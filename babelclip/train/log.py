@@ -33,6 +33,14 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
     return lines
 
 
+def first_figures(out: Path | str) -> dict[str, float]:
+    """Returns what a run in a folder measured before its first step; {} where it did not."""
+    path = Path(out) / "log.jsonl"
+    lines = read_log(path) if path.is_file() else []
+    first = next((line for line in lines if line["event"] == "validate" and line["step"] == 0), {})
+    return {key: value for key, value in first.items() if isinstance(value, float)}
+
+
 class RunLog:
     """`log.jsonl` of a run, and TensorBoard files and a run of Weights & Biases beside it if asked."""
 

@@ -117,6 +117,8 @@ def _planned(name: str, recipe: Recipe, towers: Towers, program: int) -> Plan:
     notes = list(towers.notes)
     known = _set_trainable(recipe, towers)
     counts = tuple(_count(label, model, module) for label, model, module in towers.all())
+    if recipe.train.kind == "tension" and counts:
+        counts += (_kept_start(counts[0]),)
     tokens = _tokens(recipe, towers, notes)
     rows = _rows(recipe, tokens)
     held = None
@@ -171,6 +173,12 @@ def _count(label: str, model: str, module: nn.Module) -> TowerCount:
     return TowerCount(
         label, model, numbers[True, False], numbers[False, False], numbers[True, True], numbers[False, True]
     )
+
+
+def _kept_start(first: TowerCount) -> TowerCount:
+    """Returns the count of the encoder that both copies of Contrastive Tension are made of, which stays in memory."""
+    words = first.trainable_embeddings + first.frozen_embeddings
+    return TowerCount("start", first.model, 0, first.total - words, 0, words)
 
 
 def _tokens(recipe: Recipe, towers: Towers, notes: list[str]) -> int:

@@ -8,11 +8,9 @@ Entry point: `teach`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +31,7 @@ from babelclip.train import loop
 from babelclip.train.assemble import assemble
 from babelclip.train.distill import DistillResult, distill
 from babelclip.train.live import LiveTargets, SourceTexts, Targets
-from babelclip.train.log import read_log
+from babelclip.train.log import first_figures
 from babelclip.train.pair_sources import open_benchmark
 from babelclip.train.recall import SeenBenchmark, seen_by
 from babelclip.train.recipe import Recipe
@@ -92,7 +90,7 @@ def teach(recipe: Recipe, out: Path | str, *, image: str = "", resume: bool = Fa
     )
     languages = tuple(sorted({*student.languages, *result.languages}))
     clip = _put_together(student, targets, whole, languages, out.name)
-    return Taught(clip, result, _first_figures(out))
+    return Taught(clip, result, first_figures(out))
 
 
 def _targets(recipe: Recipe, teacher: Clip | None, out: Path) -> Targets:
@@ -190,11 +188,3 @@ def _put_together(student: Clip, targets: Targets, whole: Clip | None, languages
         )
     credit = () if whole is None else whole.attribution
     return dataclasses.replace(clip, attribution=tuple(dict.fromkeys((*student.attribution, *credit))))
-
-
-def _first_figures(out: Path) -> dict[str, float]:
-    """Returns what was measured before the first step."""
-    log = out / "log.jsonl"
-    lines: Iterator[dict[str, Any]] = iter(read_log(log) if log.is_file() else [])
-    first = next((line for line in lines if line["event"] == "validate" and line["step"] == 0), {})
-    return {key: value for key, value in first.items() if isinstance(value, float)}
