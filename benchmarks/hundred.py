@@ -219,7 +219,9 @@ def peer(arguments: argparse.Namespace) -> None:
         per_device_train_batch_size=int(data["batch_size"]),
         learning_rate=arguments.lr,
         warmup_ratio=0.1,
-        save_strategy="no",
+        save_strategy="steps",
+        save_steps=50,
+        save_total_limit=1,
         # The very batches of the recipe, of texts of like length; drawn at random they would pad much more.
         batch_sampler=lambda rows, batch_size, **_: BatchSampler(SequentialSampler(rows), batch_size, drop_last=False),
         report_to=[],
@@ -228,7 +230,8 @@ def peer(arguments: argparse.Namespace) -> None:
     )
     start = time.perf_counter()
     trainer = st.SentenceTransformerTrainer(model=model, args=settings, train_dataset=train, loss=MSELoss(model))
-    trainer.train()
+    # A run that was stopped goes on; its seconds are then those of the last part.
+    trainer.train(resume_from_checkpoint=any(Path(settings.output_dir).glob("checkpoint-*")))
     seconds = time.perf_counter() - start
     test = np.load(folder / "test.npz")
     vectors = model.encode(test["prepared"].tolist(), batch_size=64, convert_to_numpy=True)
