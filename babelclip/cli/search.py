@@ -71,13 +71,8 @@ def search(
     collection = open_collection(given[0])
     shown = [name.strip() for item in columns for name in item.split(",") if name.strip()]
     settings: dict[str, Any] = {"k": k, "where": where or None, "min_score": min_score, "min_z": min_z}
-        "k": k,
-        "where": where or None,
-        "min_score": min_score,
-        "min_z": min_z,
-        "group_by": group_by,
-    }
-    settings |= {"dedup": not duplicates, "exact": exact, "columns": list(dict.fromkeys([*shown, "thumbnail"]))}
+    settings |= {"group_by": group_by, "dedup": not duplicates, "exact": exact}
+    settings["columns"] = list(dict.fromkeys([*shown, "thumbnail"]))
     found = _search_collection(collection, given[0], given[1:], (like, plus, minus), model, settings)
     _show(collection, found, shown, as_json)
     if montage is not None or open_:
