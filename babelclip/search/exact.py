@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from babelclip.errors import BabelclipError
-from babelclip.search.columns import Vectors
+from babelclip.search.collection import Collection
+from babelclip.search.columns import VECTOR, Vectors, vectors_of
+from babelclip.search.filters import Filter
 
 # Results of one query: beyond it an answer is no search any more, and memory would grow with it.
 MAX_K = 100_000
+_BLOCK = 8192
 Rows = npt.NDArray[np.int64]
 
 
@@ -57,6 +60,39 @@ def best_rows(queries: Vectors, k: int, blocks: Iterable[Vectors]) -> tuple[Vect
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
     return scores, rows
+
+
+def exact_table(
+    collection: Collection, queries: Vectors, k: int, where: Filter | None, names: Sequence[str], schema: pa.Schema
+) -> pa.Table:
+    """Returns the results of exact search in any collection, by a scan of its vectors.
+
+    Args:
+        collection: to search.
+        queries: (Q, D) of length 1.
+        k: results for each query.
+        where: only rows that fulfil it.
+        names: further columns of the result, `vector` among them where asked for.
+        schema: of the result.
+    """
+    ids: list[pa.Array] = []
+
+    def blocks() -> Iterator[Vectors]:
+        for batch in collection.scan(where=where, with_vectors=True, batch_rows=_BLOCK):
+            ids.append(batch["id"])
+            yield vectors_of(batch[VECTOR])
+
+    scores, rows = best_rows(queries, k, blocks())
+    known = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
+    found = known.take(pa.array(rows.reshape(-1)))
+    numbers = pa.array(np.repeat(np.arange(len(queries), dtype=np.int32), rows.shape[1]))
+    arrays = [numbers, found, pa.array(scores.reshape(-1))]
+    if names:
+        others = [name for name in names if name != VECTOR]
+        table = collection.get(pc.unique(found).to_pylist(), columns=others, with_vectors=VECTOR in names)
+        places = pc.index_in(found, table["id"].combine_chunks())
+        arrays += [table[name].take(places) for name in names]
+    return sorted_results(pa.table(arrays, schema=schema))
 
 
 def result_schema(columns: Sequence[pa.Field]) -> pa.Schema:

@@ -34,14 +34,13 @@ from babelclip.search.columns import (
     checked_rows,
     schema_of,
     unit_rows,
-    vectors_of,
 )
 from babelclip.search.filters import Filter, In, to_lance
 
 PICTURES, FACTS = "pictures", "facts"
 FORMAT, VERSION = "babelclip-collection", 1
-# Ids in one condition, and rows compared at once in an exact search.
-_IDS_AT_ONCE, _EXACT_ROWS = 1000, 8192
+# Ids in one condition.
+_IDS_AT_ONCE = 1000
 _CACHE_BYTES = 1 << 30
 
 
@@ -193,7 +192,7 @@ class LanceCollection:
         if not len(queries):
             return schema.empty_table()
         if exact:
-            return self._search_exact(queries, k, where, names, schema)
+            return exact_search.exact_table(self, queries, k, where, names, schema)
         query = self._table.search(list(queries) if len(queries) > 1 else queries[0], vector_column_name=VECTOR)
         query = query.distance_type("dot").limit(k).select(["id", *names, "_distance"])
         if where is not None:
@@ -208,28 +207,6 @@ class LanceCollection:
         arrays = [numbers, found["id"], scores, *(found[name] for name in names)]
         cast = [array.cast(field.type) for array, field in zip(arrays, schema, strict=True)]
         return exact_search.sorted_results(pa.table(cast, schema=schema))
-
-    def _search_exact(
-        self, queries: npt.NDArray[np.float32], k: int, where: Filter | None, names: list[str], schema: pa.Schema
-    ) -> pa.Table:
-        ids: list[pa.Array] = []
-
-        def blocks() -> Iterator[npt.NDArray[np.float32]]:
-            for batch in self.scan(where=where, with_vectors=True, batch_rows=_EXACT_ROWS):
-                ids.append(batch["id"])
-                yield vectors_of(batch[VECTOR])
-
-        scores, rows = exact_search.best_rows(queries, k, blocks())
-        known = pa.concat_arrays(ids) if ids else pa.array([], pa.string())
-        found = known.take(pa.array(rows.reshape(-1)))
-        numbers = pa.array(np.repeat(np.arange(len(queries), dtype=np.int32), rows.shape[1]))
-        arrays = [numbers, found, pa.array(scores.reshape(-1))]
-        if names:
-            others = [name for name in names if name != VECTOR]
-            table = self.get(pc.unique(found).to_pylist(), columns=others, with_vectors=VECTOR in names)
-            places = pc.index_in(found, table["id"].combine_chunks())
-            arrays += [table[name].take(places) for name in names]
-        return exact_search.sorted_results(pa.table(arrays, schema=schema))
 
     def get(self, ids: Sequence[str], *, columns: Sequence[str] = (), with_vectors: bool = False) -> pa.Table:
         """See `Collection.get`."""

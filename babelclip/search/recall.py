@@ -51,7 +51,7 @@ def measured(collection: Tunable, draft: IndexReport, spec: IndexSpec) -> IndexR
 def _settings(draft: IndexReport, spec: IndexSpec) -> Iterator[tuple[int, int]]:
     """Yields (refine, probes) to try, cheapest first."""
     if spec.probes:
-        yield spec.refine, min(spec.probes, draft.partitions)
+        yield spec.refine, spec.probes
         return
     probes = max(1, draft.partitions // 64)
     while probes < draft.partitions:

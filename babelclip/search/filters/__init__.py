@@ -26,6 +26,7 @@ from babelclip.search.filters.tree import Or as Or
 from babelclip.search.filters.tree import Range as Range
 from babelclip.search.filters.tree import Value as Value
 from babelclip.search.filters.tree import check_filter as check_filter
+from babelclip.search.filters.tree import columns_of as columns_of
 
 __all__ = [
     "And",
@@ -39,6 +40,7 @@ __all__ = [
     "Range",
     "Value",
     "check_filter",
+    "columns_of",
     "from_json",
     "mask",
     "parse_where",

@@ -140,6 +140,13 @@ def _checked_leaf(where: Eq | Ne | In | Range | IsNull, columns: Mapping[str, st
     return type(where)(where.column, checked_value(where.value, where.column, kind))
 
 
+def columns_of(where: Filter) -> set[str]:
+    """Returns the columns that a tree asks for."""
+    if isinstance(where, (And, Or)):
+        return {name for part in where.parts for name in columns_of(part)}
+    return columns_of(where.part) if isinstance(where, Not) else {where.column}
+
+
 def checked_value(value: object, column: str, kind: str) -> Value:
     """Returns `value` in the type of its column.
 
