@@ -39,10 +39,6 @@ ROWS: dict[str, dict[str, Any]] = {
         "kind": "distill", "hidden": 384, "layers": 12, "vocabulary": 80000,
         "train": {"batch_size": 128, "gradient_checkpointing": True},
     },
-    "distill, all weights, bf16": {
-        "kind": "distill", "hidden": 384, "layers": 12, "vocabulary": 80000,
-        "train": {"batch_size": 128, "precision": "bf16"},
-    },
 }  # fmt: skip
 
 
