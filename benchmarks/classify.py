@@ -40,7 +40,7 @@ RECIPE = Path(__file__).parent.parent / "recipes" / "classify-cifar10.toml"
 CHINESE = ["飞机", "汽车", "鸟", "猫", "鹿", "狗", "青蛙", "马", "船", "卡车"]
 CHINESE_TEMPLATES = ["{}", "一张{}的照片"]
 SHORT = [
-    "train.batch_size=32", "train.steps=100", "train.warmup_steps=10", "train.validate_every=50", "train.save_every=25",
+    "train.batch_size=32", "train.steps=60", "train.warmup_steps=6", "train.validate_every=30", "train.save_every=15",
     "student.freeze_embeddings=true",
 ]  # fmt: skip
 RUNS: dict[str, list[str]] = {

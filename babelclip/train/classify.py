@@ -188,7 +188,7 @@ def train_classify(
         tuned, after, alpha = before, before, 1.0
         points: tuple[Point, ...] = ()
         if run.status == "finished":
-            tuned, after, points, alpha = _chosen(scorer, moved, start, recipe)
+            tuned, after, points, alpha = _chosen(scorer, before, moved, start, recipe)
         pair.give_back(clip)
     if isinstance(images, pictures.Pixels) and images.unreadable:
         skipped[pictures.UNREADABLE] = len(images.unreadable)
@@ -357,7 +357,7 @@ def _whole(
 
 
 def _chosen(
-    scorer: Scorer, moved: Mapping[str, Tensor], start: Mapping[str, Tensor], recipe: Recipe
+    scorer: Scorer, before: Scores, moved: Mapping[str, Tensor], start: Mapping[str, Tensor], recipe: Recipe
 ) -> tuple[Scores, Scores, tuple[Point, ...], float]:
     """Returns the figures of the tuned and of the chosen weights, the shares tried and the chosen one, which stays."""
     tuned = {name: scorer(name) for name in scorer.sets}
@@ -368,8 +368,10 @@ def _chosen(
     def score() -> Mapping[str, float]:
         return scorer("validation")
 
-    points, best = sweep(moved, start, shares, score, recipe.train.best_metric or "acc1")
-    after = tuned if best.alpha == 1 else {name: scorer(name) for name in scorer.sets}
+    known = {0.0: before["validation"], 1.0: tuned["validation"]}
+    points, best = sweep(moved, start, shares, score, recipe.train.best_metric or "acc1", known)
+    ends = {0.0: before, 1.0: tuned}
+    after = ends[best.alpha] if best.alpha in ends else {name: scorer(name) for name in scorer.sets}
     return tuned, after, tuple(points), best.alpha
 
 

@@ -153,6 +153,9 @@ def test_shares_of_the_tuned_weights_are_chosen_on_validation(folder: Path, tmp_
     assert [point.alpha for point in result.points] == [0, 0.5, 1]
     assert result.points[0].scores == result.before["validation"]
     assert result.points[2].scores == result.tuned["validation"]
+    kept = {name: tensor for name, tensor in weights(trained.clip).items() if name == "image.head.0.weight"}
+    start = make_clip().image.head[0].weight
+    assert torch.equal(kept["image.head.0.weight"], start) == (result.alpha == 0)
     best = max(result.points, key=lambda point: point.scores["acc1"])
     assert result.alpha == best.alpha
     assert result.after["validation"] == best.scores

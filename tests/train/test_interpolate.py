@@ -46,6 +46,20 @@ def test_of_equal_shares_the_one_nearest_to_the_start_is_kept():
     assert best.alpha == target["w"].item() == 0.25
 
 
+def test_what_is_known_is_not_measured_again():
+    target, measured = {"w": torch.tensor([1.0])}, []
+
+    def score() -> dict[str, float]:
+        measured.append(target["w"].item())
+        return {"acc1": 0.5}
+
+    known = {0.0: {"acc1": 0.2}, 1.0: {"acc1": 0.9}}
+    points, best = sweep(target, {"w": torch.tensor([0.0])}, [0, 0.5, 1], score, "acc1", known)
+    assert measured == [0.5]
+    assert [point.scores["acc1"] for point in points] == [0.2, 0.5, 0.9]
+    assert (best.alpha, target["w"].item()) == (1.0, 1.0)
+
+
 def test_no_shares_are_the_tuned_weights():
     target = {"w": torch.tensor([1.0])}
     points, best = sweep(target, {"w": torch.tensor([0.0])}, [], lambda: {"acc1": 0.7}, "acc1")
