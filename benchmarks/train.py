@@ -19,11 +19,13 @@ that `distill` makes: what the loop costs is the rest. The peer's trainer takes 
 length, so its batches are padded as they come ("padding" = tokens computed for each real one). "core second" is time of
 the processors that a program had. A figure is all tokens over all seconds. A table and the bars go to standard error,
 one JSON line to standard output; bars are stated, not enforced. With --out, searches for the peer's batch are kept.
+Ctrl-C (SIGINT) ends the rounds and reports those made.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import json
 import os
@@ -281,8 +283,9 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, list[dict[str,
     names = list(running)
     for process in running.values():
         answer(process)
-    for turn in range(given.rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+    turns = [(turn, name) for turn in range(given.rounds) for name in rotated(names, turn)]
+    with contextlib.suppress(KeyboardInterrupt):
+        for turn, name in turns:
             for _ in range(TURNS.get(name, 1)):
                 print("go", file=running[name].stdin, flush=True)
                 row = answer(running[name])
@@ -294,6 +297,11 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, list[dict[str,
         process.kill()
         process.wait()
     return found
+
+
+def rotated(names: list[str], turn: int) -> list[str]:
+    """Returns the names in the order of a round."""
+    return names[turn % len(names) :] + names[: turn % len(names)]
 
 
 def answer(process: subprocess.Popen[str]) -> dict[str, float]:
