@@ -108,9 +108,14 @@ async function more() {
 
 function asked(from) {
   const terms = state.terms.map(({ kind, weight, ...term }) => ({ [kind]: term[kind], weight }));
-  const text = state.query.trim();
-  if (text) terms.unshift({ text, weight: 1, ...(state.lang ? { lang: state.lang } : {}) });
-  return { terms, k: PAGE, cursor: from, where: toTree(state.where), cut: state.cut || null };
+  return {
+    ...(state.query.trim() ? { query: state.query, ...(state.lang ? { lang: state.lang } : {}) } : {}),
+    terms,
+    k: PAGE,
+    cursor: from,
+    where: toTree(state.where),
+    cut: state.cut || null,
+  };
 }
 
 function tell(answer) {

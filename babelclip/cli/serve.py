@@ -1,0 +1,101 @@
+"""`babelclip serve`: collections over HTTP, with a page to search them in any language."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def serve(
+    collections: list[str] = typer.Argument(None, metavar="COLLECTION...", help="NAME.lance, or NAME=ADDRESS."),
+    model: list[str] = typer.Option([], "--model", help="Model that encodes queries; several for several spaces."),
+    host: str = typer.Option("127.0.0.1", "--host", help="Address to listen on."),
+    port: int = typer.Option(8000, "--port", min=0, max=65535, help="Port to listen on."),
+    token_file: str = typer.Option("", "--token-file", help="Keys, hashed. Needed where others can reach the service."),
+    make_key: str = typer.Option(
+        "", "--make-key", metavar="NAME", help="Add a key to --token-file, print it, and end."
+    ),
+    scopes: str = typer.Option("read", "--scopes", help="Of the key: read, write, admin, separated by commas."),
+    allow_open: bool = typer.Option(False, "--allow-open", help="Let others in without a key."),
+    known_host: list[str] = typer.Option([], "--known-host", help="Further host name the service is called by."),
+    trusted_proxy: list[str] = typer.Option([], "--trusted-proxy", help="Address whose X-Forwarded-For is believed."),
+    workers: int = typer.Option(1, "--workers", min=1, help="Processes; each holds the model."),
+    threads: int = typer.Option(0, "--threads", min=0, help="Threads of the encoder in each process; 0: all cores."),
+    fetch: str = typer.Option("off", "--fetch", help="Pictures by address: off, public, or host names with commas."),
+    show_paths: bool = typer.Option(False, "--show-paths", help="Tell paths of pictures, relative to their source."),
+    thumbnails_only: bool = typer.Option(False, "--thumbnails-only", help="Never open the pictures' files."),
+    ignore_safety: bool = typer.Option(
+        False, "--ignore-safety", help="Answer clip-retrieval's clients that ask for its safety models, unfiltered."
+    ),
+    log_queries: str = typer.Option("off", "--log-queries", help="off, hashed or plain."),
+    per_minute: int = typer.Option(1200, "--per-minute", min=0, help="Requests of one client a minute; 0: no bound."),
+) -> None:
+    """Serve collections: a page at http://127.0.0.1:8000, and an API below /v1.
+
+    Only this machine can reach it unless --host says otherwise, and then keys are needed.
+
+    \b
+    Examples:
+      babelclip serve photos.lance
+      babelclip serve photos.lance art=s3://bucket/art.lance --port 9000
+      babelclip serve --make-key anna --token-file keys.txt
+      babelclip serve photos.lance --host 0.0.0.0 --token-file keys.txt --known-host pictures.example.org
+    """
+    from babelclip.cli.default_model import default_model
+    from babelclip.errors import BabelclipError
+
+    if make_key:
+        from babelclip.search.server.tokens import make_key as make
+
+        if not token_file:
+            raise BabelclipError("--make-key has no file to put the key into. Give --token-file FILE.")
+        token = make(token_file, make_key, tuple(scopes.split(",")))
+        typer.echo(token)
+        typer.echo(
+            f"Key {make_key} ({scopes}) is in {token_file}. It is shown this once: only its hash is kept.", err=True
+        )
+        return
+    from babelclip.search.server.run import run
+    from babelclip.search.server.settings import Limits, Settings
+
+    settings = Settings(
+        collections=_named(collections or []),
+        models=tuple(model) or (str(default_model()),),
+        host=host,
+        port=port,
+        token_file=token_file,
+        allow_open=allow_open,
+        hosts=tuple(known_host),
+        workers=workers,
+        trusted_proxies=tuple(trusted_proxy),
+        show_paths=show_paths,
+        full_pictures=not thumbnails_only,
+        fetch=fetch,
+        ignore_safety=ignore_safety,
+        log_queries=log_queries,
+        threads=threads,
+        limits=Limits(per_minute=per_minute),
+    )
+    typer.echo(f"Open http://{host}:{port} in a browser. Ctrl-C ends the service.", err=True)
+    run(settings)
+
+
+def _named(given: list[str]) -> dict[str, str]:
+    """Returns name -> address; a collection without a name is called by its folder."""
+    from babelclip.errors import BabelclipError
+
+    named: dict[str, str] = {}
+    for one in given:
+        name, equals, address = one.partition("=")
+        if not equals or "/" in name:
+            name, address = Path(one.rstrip("/").rpartition("/")[2]).stem, one
+        if not name or name in named:
+            raise BabelclipError(f"Two collections are called {name!r}. Name them apart: NAME=ADDRESS.")
+        named[name] = address
+    if not named:
+        raise BabelclipError(
+            "No collection was named. Make one (babelclip index PICTURES --out photos.lance) and serve it: "
+            "babelclip serve photos.lance"
+        )
+    return named

@@ -1,0 +1,254 @@
+"""From the terms of a request to the rows of its answer. Everything here runs in a thread.
+
+Entry points: `find_rows`, `hits_of`, `hits_by_id`.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from babelclip.errors import BabelclipError
+from babelclip.search.collection import Collection
+from babelclip.search.columns import check_columns
+from babelclip.search.filters import And, Eq, Filter, In, Range
+from babelclip.search.query import Hit, Term, find_vector, query_vector
+from babelclip.search.query_background import Background
+from babelclip.search.server.problems import Problem
+from babelclip.search.server.schemas import SearchIn
+from babelclip.search.server.served import Served
+from babelclip.search.server.service import Service
+
+# What every hit shows.
+SHOWN = ("caption", "lang", "width", "height", "colour", "group")
+# Names under which a collection may say whether a picture is fit for everybody, and text values that say it is.
+_SAFETY = ("nsfw", "NSFW", "unsafe")
+_SAFE_WORDS = ("UNLIKELY", "unlikely", "safe", "SAFE")
+_UNSAFE_FROM = 0.5
+_NORMAL = NormalDist()
+# Scores of unrelated queries are near a normal curve; beyond this many deviations shares are not told apart.
+_FARTHEST = 6.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """A search as it is run.
+
+    Attributes:
+        terms: at least one; none looks through the collection.
+        texts: (N, D) vectors of the text terms, in their order.
+        k: rows of a page.
+        offset: rows before it.
+        where: filter.
+        min_score: least cosine.
+        cut: share of unrelated queries' scores that a hit must pass.
+        dedup: fold near duplicates.
+        group_by: a column, "" for none.
+        columns: asked for beside `SHOWN`.
+    """
+
+    terms: Sequence[Term]
+    texts: np.ndarray
+    k: int
+    offset: int = 0
+    where: Filter | None = None
+    min_score: float | None = None
+    cut: float | None = None
+    dedup: bool = True
+    group_by: str = ""
+    columns: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A page of hits.
+
+    Attributes:
+        hits: best first.
+        more: whether there may be rows behind them.
+        notes: for the person who asked.
+    """
+
+    hits: Sequence[Hit]
+    more: bool
+    notes: tuple[str, ...] = ()
+
+
+def question_of(
+    collection: Collection,
+    asked: SearchIn,
+    terms: Sequence[Term],
+    texts: np.ndarray,
+    where: Filter | None,
+    offset: int,
+) -> Question:
+    """Returns the question of a request.
+
+    Raises:
+        Problem: safety is asked for, and the collection knows nothing of it.
+        BabelclipError: a column is unknown.
+    """
+    names = check_columns(asked.columns, collection.columns)
+    if any(collection.columns[name] == "bytes" for name in names):
+        raise BabelclipError("columns names one that holds bytes. Thumbnails have an address of their own.")
+    if asked.group_by:
+        check_columns([asked.group_by], collection.columns)
+    if asked.safety:
+        safe = safety_filter(collection)
+        if safe is None:
+            # A filter that does not work must not look as if it did.
+            raise Problem(400, "no_safety", "The collection has no safety column (nsfw), so safety cannot be had here.")
+        where = safe if where is None else And((where, safe))
+    return Question(
+        terms, texts, asked.k, offset, where, asked.min_score, asked.cut, asked.dedup, asked.group_by or "", names
+    )
+
+
+def find_rows(served: Served, collection: Collection, question: Question, spread: Background | None) -> Found:
+    """Returns the page of rows that a question finds.
+
+    Raises:
+        Problem: a relative cut is asked for where nothing is known of unrelated queries.
+        BabelclipError: an item is unknown, or the terms cancel each other out.
+    """
+    if not question.terms:
+        return _browsed(served, collection, question)
+    if question.cut and spread is None:
+        raise Problem(400, "bad_request", "A cut needs a text and a picture encoder here. Use min_score, a cosine.")
+    query = query_vector(collection, question.terms, lambda _texts: question.texts, lambda _none: question.texts[:0])
+    found = find_vector(
+        collection,
+        query,
+        question.k,
+        where=question.where,
+        min_score=question.min_score,
+        min_z=_NORMAL.inv_cdf(question.cut) if question.cut else None,
+        dedup=question.dedup,
+        group_by=question.group_by,
+        columns=_columns(collection, question),
+        offset=question.offset,
+        spread=spread,
+    )
+    return Found(found.rows, not found.exhausted)
+
+
+def _browsed(served: Served, collection: Collection, question: Question) -> Found:
+    """Returns rows without a query: the newest first, as far as their time is known."""
+    ids = served.in_order(collection, question.where)
+    page = ids[question.offset : question.offset + question.k]
+    names = _columns(collection, question)
+    rows = collection.get(page, columns=list(dict.fromkeys(["caption", *names]))).to_pylist()
+    hits = [
+        Hit(row["id"], float("nan"), None, row.get("caption"), None, None, 0, {name: row.get(name) for name in names})
+        for row in rows
+    ]
+    return Found(hits, question.offset + question.k < len(ids))
+
+
+def _columns(collection: Collection, question: Question) -> list[str]:
+    return [name for name in dict.fromkeys((*SHOWN, *question.columns)) if name in collection.columns]
+
+
+def safety_filter(collection: Collection) -> Filter | None:
+    """Returns the condition that a row is said to be safe; None where the collection does not say.
+
+    A row without a value is not said to be safe, so it is left out.
+    """
+    for name in _SAFETY:
+        kind = collection.columns.get(name)
+        if kind == "bool":
+            return Eq(name, False)
+        if kind in ("float", "int"):
+            return Range(name, high=_UNSAFE_FROM if kind == "float" else 0, with_high=kind == "int")
+        if kind == "text":
+            return In(name, _SAFE_WORDS)
+    return None
+
+
+def hits_of(
+    service: Service, served: Served, collection: Collection, hits: Sequence[Hit], asked: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Returns hits as JSON content; `asked` are the columns beside those that every hit has."""
+    return [
+        _hit(
+            service,
+            served,
+            collection,
+            {**hit.values, "id": hit.id, "caption": hit.caption},
+            {name: _plain(hit.values.get(name)) for name in asked},
+            score=hit.score if hit.score == hit.score else None,
+            z=hit.z,
+            similar=hit.similar,
+        )
+        for hit in hits
+    ]
+
+
+def hits_by_id(
+    service: Service, served: Served, collection: Collection, ids: Sequence[str], *, everything: bool = False
+) -> list[dict[str, Any]]:
+    """Returns items as JSON content, in the order of `ids`; absent ones are left out.
+
+    Args:
+        service: what the routes share.
+        served: name of the collection in addresses.
+        collection: the version to read.
+        ids: of items.
+        everything: all columns that can be shown, not only those of a hit.
+    """
+    hidden = {"thumbnail", "sha256", "source_row", *(() if service.settings.show_paths else ("path",))}
+    own = [
+        name
+        for name, kind in collection.columns.items()
+        if everything and kind != "bytes" and name not in hidden and name not in ("id", *SHOWN)
+    ]
+    names = [name for name in dict.fromkeys((*SHOWN, *own)) if name in collection.columns]
+    rows = collection.get(ids, columns=names).to_pylist()
+    return [
+        _hit(service, served, collection, row, {name: _plain(row.get(name)) for name in own}, None, None, 0)
+        for row in rows
+    ]
+
+
+def _hit(
+    service: Service,
+    served: Served,
+    collection: Collection,
+    row: Mapping[str, Any],
+    columns: dict[str, Any],
+    score: float | None,
+    z: float | None,
+    similar: int,
+) -> dict[str, Any]:
+    # "." and ".." would be taken out of an address on the way, and a slash belongs to an id like any other sign.
+    item = urllib.parse.quote(row["id"], safe="").replace(".", "%2E")
+    place = f"/v1/collections/{urllib.parse.quote(served.name, safe='')}/items/{item}"
+    full = service.settings.full_pictures and bool(collection.roots)
+    colour = row.get("colour")
+    return {
+        "id": row["id"],
+        "score": None if score is None else round(score, 6),
+        "relative": None if z is None else round(_NORMAL.cdf(max(-_FARTHEST, min(_FARTHEST, z))), 6),
+        "caption": row.get("caption"),
+        "lang": row.get("lang"),
+        "width": row.get("width"),
+        "height": row.get("height"),
+        "colour": None if colour is None else f"#{colour & 0xFFFFFF:06x}",
+        "thumbnail": service.picture_address(f"{place}/thumbnail") if "thumbnail" in collection.columns else None,
+        "picture": service.picture_address(f"{place}/picture") if full else None,
+        "similar": similar,
+        "group": row.get("group"),
+        "columns": columns,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as JSON has it: times as ISO text, numbers that are none as null."""
+    if isinstance(value, float) and value != value:
+        return None
+    return value.isoformat() if hasattr(value, "isoformat") else value

@@ -1,0 +1,95 @@
+"""The application: routes, gate, start and end.
+
+Entry points: `create_app`, `from_environment` (for uvicorn's workers).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from fastapi import Depends, FastAPI
+from starlette.responses import JSONResponse, Response
+
+from babelclip import __version__
+from babelclip.search.server import (
+    admin_routes,
+    encode_routes,
+    item_routes,
+    legacy,
+    page,
+    problems,
+    search_routes,
+)
+from babelclip.search.server.jobs import Jobs
+from babelclip.search.server.json_depth import DepthGate
+from babelclip.search.server.limits import Gate
+from babelclip.search.server.service import Service, open_service
+from babelclip.search.server.settings import Settings
+
+SETTINGS_VARIABLE = "BABELCLIP_SERVE_SETTINGS"
+
+
+def create_app(service: Service) -> FastAPI:
+    """Returns the application around an open service."""
+    jobs = Jobs()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await jobs.close()
+        await service.close()
+
+    app = FastAPI(
+        title="babelclip",
+        version=__version__,
+        description="Pictures found by text in any language.",
+        docs_url=None,  # its page would load scripts from another host
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lifespan,
+    )
+    problems.install(app)
+    app.include_router(page.router())
+    app.include_router(search_routes.router(service))
+    app.include_router(item_routes.router(service))
+    app.include_router(encode_routes.router(service))
+    app.include_router(admin_routes.router(service, jobs))
+    app.include_router(legacy.router(service))
+    _add_state_routes(app, service)
+    app.add_middleware(DepthGate, depth=service.settings.limits.json_depth)
+    app.add_middleware(Gate, settings=service.settings, observe=service.metrics.request)
+    return app
+
+
+def _add_state_routes(app: FastAPI, service: Service) -> None:
+    """Adds health, figures and the OpenAPI document."""
+
+    @app.get("/healthz", include_in_schema=False)
+    async def alive() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", include_in_schema=False)
+    async def ready() -> Response:
+        return JSONResponse({"status": "ready" if service.ready else "ending"}, 200 if service.ready else 503)
+
+    # Where there are keys, figures and the list of routes are for those who run the service or may ask it.
+    watching = [Depends(service.allow("admin"))] if service.keys is not None else []
+
+    @app.get("/metrics", include_in_schema=False, dependencies=watching)
+    async def metrics() -> Response:
+        content, kind = service.metrics.text()
+        return Response(content, media_type=kind)
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(service.allow("read"))])
+    async def document() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+
+def from_environment() -> FastAPI:
+    """Returns the application for the settings file that the environment names; for several processes."""
+    text = Path(os.environ[SETTINGS_VARIABLE]).read_text(encoding="utf-8")
+    secret, _, settings = text.partition("\n")
+    return create_app(open_service(Settings.from_json(settings), bytes.fromhex(secret)))

@@ -1,0 +1,122 @@
+"""Query vectors of a model: texts in batches and with a memory, pictures one at a time.
+
+Entry point: `QueryEncoder`. Vectors are (D,) float32, L2-normalised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from babelclip.models.clip import Clip
+from babelclip.search.query_terms import normal
+from babelclip.search.server.batcher import Batcher, Observe
+from babelclip.search.server.decoder import Decoder
+from babelclip.search.server.problems import Problem
+from babelclip.search.server.settings import Settings
+
+
+class QueryEncoder:
+    """One model behind the service. The model runs in one thread; requests wait in its queue.
+
+    Attributes:
+        clip: the model.
+        name: what people call it.
+    """
+
+    def __init__(self, clip: Clip, name: str, settings: Settings, decoder: Decoder, observe: Observe) -> None:
+        self.clip, self.name = clip, name
+        self._observe, self._decoder = observe, decoder
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        limits = settings.limits
+        self._texts = Batcher(
+            self._encode_texts, self._executor, most=settings.batch, wait=settings.wait, queue=limits.queue,
+            observe=observe,
+        )  # fmt: skip
+        self._memory: collections.OrderedDict[tuple[str, str], np.ndarray] = collections.OrderedDict()
+        self._remembered = settings.cache
+        # Only models whose first token names the language care for it; for others it would split the memory.
+        tokenizer = clip.text.tokenizer if clip.text is not None else None
+        self._names_language = getattr(tokenizer, "language", None) is not None
+
+    async def text(self, text: str, lang: str = "") -> np.ndarray:
+        """Returns the vector of a text in NFC, from memory where it was asked before.
+
+        Raises:
+            Problem: the model has no text tower, or too many wait.
+        """
+        if self.clip.text is None:
+            raise Problem(400, "no_text_encoder", "This collection has no text encoder here. Ask with a picture.")
+        # What is encoded is what is remembered: a fresh answer and a remembered one cannot differ.
+        key = (normal(text), lang if self._names_language else "")
+        kept = self._memory.get(key)
+        if kept is not None:
+            self._memory.move_to_end(key)
+            self._observe("remembered", 1)
+            return kept
+        vector: np.ndarray = await self._texts.ask(key)
+        self._memory[key] = vector
+        while len(self._memory) > self._remembered:
+            self._memory.popitem(last=False)
+        return vector
+
+    async def picture(self, content: bytes) -> tuple[np.ndarray, int, int]:
+        """Returns the vector of a picture file, its width and its height.
+
+        Raises:
+            Problem: the model has no picture tower, or the picture is refused.
+        """
+        self._image_tower()
+        start = time.perf_counter()
+        pixels, width, height = await self._decoder.pixels_for(content, self._image_tower().preprocess)
+        self._observe("decode", time.perf_counter() - start)
+        vectors = await asyncio.get_running_loop().run_in_executor(self._executor, self._encode_pixels, [pixels])
+        return vectors[0], width, height
+
+    async def row(self, content: bytes) -> tuple[np.ndarray, Any]:
+        """Returns the vector of a picture and what a collection keeps of it (`thumbnails.Look`).
+
+        Raises:
+            Problem: as `picture`.
+        """
+        pixels, look = await self._decoder.kept(content, self._image_tower().preprocess)
+        vectors = await asyncio.get_running_loop().run_in_executor(self._executor, self._encode_pixels, [pixels])
+        return vectors[0], look
+
+    async def close(self) -> None:
+        """Stops the queue and the thread."""
+        await self._texts.close()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _image_tower(self) -> Any:
+        if self.clip.image is None:
+            raise Problem(400, "no_image_encoder", "This collection has no picture encoder here. Ask with words.")
+        return self.clip.image
+
+    def _encode_texts(self, keys: Sequence[tuple[str, str]]) -> list[np.ndarray]:
+        start = time.perf_counter()
+        texts = [text for text, _lang in keys]
+        if self._names_language:
+            vectors = np.empty((len(keys), self.clip.embed_dim), np.float32)
+            for lang in dict.fromkeys(lang for _text, lang in keys):
+                places = [place for place, key in enumerate(keys) if key[1] == lang]
+                vectors[places] = self.clip.encode_text([texts[place] for place in places], lang=lang or None)
+        else:
+            vectors = self.clip.encode_text(texts)
+        self._observe("encode_text", time.perf_counter() - start)
+        return list(vectors)
+
+    def _encode_pixels(self, pixels: Sequence[np.ndarray]) -> list[np.ndarray]:
+        start = time.perf_counter()
+        # The pixels are the tower's own already: nothing is decoded here.
+        features, _skipped = self._image_tower().encode_readable(
+            list(pixels), reader=lambda _preprocess, array: (array, None), strict=True
+        )
+        self._observe("encode_image", time.perf_counter() - start)
+        return list(features)

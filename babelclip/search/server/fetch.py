@@ -1,0 +1,172 @@
+"""Fetching a picture for a query from the web: off unless the operator turns it on, and then from public hosts only.
+
+The name is resolved once, every address it has is checked, and the connection goes to the very address that was
+checked, so a name that changes its mind in between (DNS rebinding) gains nothing; each redirect is checked the same
+way. The environment's proxies are not used. Entry points: `fetch_picture`, `is_public`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import re
+import socket
+import ssl
+import time
+import urllib.parse
+from collections.abc import Callable
+
+from babelclip import __version__
+from babelclip.search.server.problems import Problem
+
+REDIRECTS = 3
+_CONNECT, _TOTAL = 5.0, 10.0
+_PORTS = {"http": 80, "https": 443}
+_AGENT = f"babelclip/{__version__} (picture of a search query)"
+# Sites that do not want their pictures used by models say so in this header; see img2dataset's convention.
+_OPT_OUTS = {"noai", "noimageai", "noindex", "noimageindex"}
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+
+# (host, port) -> addresses; replaced in tests.
+Resolve = Callable[[str, int], list[str]]
+
+
+def is_public(address: str) -> bool:
+    """Returns whether an IP address is on the public internet: not private, local, shared, multicast or reserved.
+
+    IPv6 forms that carry an IPv4 address (mapped, NAT64, 6to4, Teredo) are judged by that address too.
+    """
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    inner: list[ipaddress.IPv4Address] = []
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner += [part for part in (ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())) if part is not None]
+        if ip in _NAT64:
+            inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+        if int(ip) >> 32 == 0:  # IPv4-compatible, long out of use
+            return False
+        if ip.ipv4_mapped is not None:
+            return _global(ip.ipv4_mapped)
+    return _global(ip) and all(_global(part) for part in inner)
+
+
+def _global(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return ip.is_global and not (
+        ip.is_multicast or ip.is_private or ip.is_reserved or ip.is_loopback or ip.is_link_local or ip.is_unspecified
+    )
+
+
+def fetch_picture(url: str, policy: str, limit: int, resolve: Resolve | None = None) -> bytes:
+    """Returns the bytes behind an address.
+
+    Args:
+        url: http or https, on the usual port, without user name.
+        policy: `off`, `public`, or the host names that are allowed, separated by commas.
+        limit: bytes.
+        resolve: names to addresses; by default the system's.
+
+    Raises:
+        Problem: fetching is off, the address is not allowed, or the other side does not give a picture.
+    """
+    if policy == "off":
+        raise Problem(403, "forbidden", "This service fetches no addresses. Send the picture itself.")
+    deadline = time.monotonic() + _TOTAL
+    for _turn in range(REDIRECTS + 1):
+        answer = _one(url, policy, limit, resolve or _resolve, deadline)
+        if isinstance(answer, bytes):
+            return answer
+        url = urllib.parse.urljoin(url, answer)
+    raise Problem(400, "bad_request", f"The address redirects more than {REDIRECTS} times. Give the final one.")
+
+
+def _one(url: str, policy: str, limit: int, resolve: Resolve, deadline: float) -> bytes | str:
+    """Returns the content, or the address that it redirects to."""
+    scheme, host, port, target = _parts(url)
+    if policy != "public" and host.lower() not in {name.strip().lower() for name in policy.split(",")}:
+        raise Problem(403, "forbidden", "Pictures are not fetched from that host. Send the picture itself.")
+    address = _checked_address(host, port, resolve)
+    connection = _Pinned(scheme, host, port, address)
+    try:
+        connection.request("GET", target, headers={"User-Agent": _AGENT, "Accept": "image/*", "Host": host})
+        answer = connection.getresponse()
+        if answer.status in (301, 302, 303, 307, 308):
+            return answer.getheader("Location") or ""
+        if answer.status != 200:
+            raise Problem(400, "bad_request", "The address does not answer with a picture. Check it.")
+        said = {word.strip().lower() for word in (answer.getheader("X-Robots-Tag") or "").split(",")}
+        if said & _OPT_OUTS:
+            raise Problem(403, "forbidden", "That site does not want its pictures used so. Send the picture itself.")
+        return _read(answer, limit, deadline)
+    except (OSError, http.client.HTTPException) as error:
+        raise Problem(400, "bad_request", "The address cannot be read. Check it.") from error
+    finally:
+        connection.close()
+
+
+def _parts(url: str) -> tuple[str, str, int, str]:
+    """Returns scheme, host, port and target of an address that may be fetched."""
+    refused = Problem(
+        403, "forbidden", "Only http and https addresses on their usual port, without a user name, are fetched."
+    )
+    if len(url) > 4096 or any(ord(c) <= 32 or ord(c) == 127 or c == "\\" for c in url):
+        raise refused
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise refused from None
+    host = parts.hostname or ""
+    if parts.scheme not in _PORTS or parts.username is not None or parts.password is not None:
+        raise refused
+    usual = _PORTS[parts.scheme]
+    # A literal IPv6 address stands in brackets; every other host is letters, digits, dots and hyphens.
+    if port not in (None, usual) or not (_HOST.fullmatch(host) or ":" in host):
+        raise refused
+    target = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+    query = urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
+    return parts.scheme, host, usual, f"{target}?{query}" if query else target
+
+
+def _resolve(host: str, port: int) -> list[str]:
+    return list(dict.fromkeys(str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+
+
+def _checked_address(host: str, port: int, resolve: Resolve) -> str:
+    try:
+        addresses = resolve(host, port)
+    except (OSError, UnicodeError):
+        addresses = []
+    # One private address among public ones is refused too: which of them answers is not ours to hope.
+    if not addresses or not all(is_public(address) for address in addresses):
+        raise Problem(403, "forbidden", "That host is not on the public internet. Send the picture itself.")
+    return addresses[0]
+
+
+def _read(answer: http.client.HTTPResponse, limit: int, deadline: float) -> bytes:
+    content = bytearray()
+    while True:
+        if time.monotonic() > deadline:
+            raise Problem(400, "bad_request", f"The picture takes more than {_TOTAL:g} s to fetch. Send it instead.")
+        part = answer.read1(1 << 16)
+        if not part:
+            return bytes(content)
+        content += part
+        if len(content) > limit:
+            raise Problem(413, "too_large", f"The picture has more than {limit:,} bytes. Send a smaller one.")
+
+
+class _Pinned(http.client.HTTPConnection):
+    """A connection to an address that was checked, speaking to the host by its name."""
+
+    def __init__(self, scheme: str, host: str, port: int, address: str) -> None:
+        super().__init__(host, port, timeout=_CONNECT)
+        self._scheme, self._address = scheme, address
+
+    def connect(self) -> None:
+        """Connects to the checked address; TLS checks the certificate of the name."""
+        self.sock = socket.create_connection((self._address, self.port), self.timeout)
+        if self._scheme == "https":
+            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)

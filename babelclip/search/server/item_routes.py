@@ -1,0 +1,111 @@
+"""Routes of `/v1` about one item: its facts, thumbnail, picture, near duplicates. Entry point: `router`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from babelclip.search.collection import Collection
+from babelclip.search.filters import Eq
+from babelclip.search.server import answers
+from babelclip.search.server.item_files import read_picture_file
+from babelclip.search.server.problems import Problem
+from babelclip.search.server.service import Service
+
+# Longest side of a picture that is given out. It is always encoded anew: no byte of the file passes.
+_PICTURE_SIDE = 2048
+_GROUP_ROWS = 100
+# A picture can be kept by the browser, and is nothing but a picture whatever the browser is told to see in it.
+_PICTURE_HEADERS = {
+    "Cache-Control": "private, max-age=3600",
+    "Content-Disposition": 'inline; filename="picture.jpg"',
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def router(service: Service) -> APIRouter:
+    """Returns the routes."""
+    routes = APIRouter(prefix="/v1/collections/{name}/items/{item:path}")
+    _add_pictures(routes, service)
+    # The item itself comes last: its address is the beginning of all others.
+    _add_facts(routes, service)
+    return routes
+
+
+def _add_pictures(routes: APIRouter, service: Service) -> None:
+    async def may_see(request: Request) -> None:
+        """Lets a key pass, or the signature of the very address: what an <img> can send."""
+        signature = request.query_params.get("s", "")
+        if not (service.keys is not None and service.signer.opens(request.scope["raw_path"].decode(), signature)):
+            service.check(request, "read")
+
+    @routes.get("/thumbnail", dependencies=[Depends(may_see)], response_class=Response)
+    async def thumbnail(name: str, item: str) -> Response:
+        """A small JPEG, made when the picture was indexed."""
+        collection = service.collection(name).current()
+        content = await service.in_thread("thumbnail", lambda: _row(collection, item, ["thumbnail"])["thumbnail"])
+        if not content or not content.startswith(b"\xff\xd8\xff"):
+            # Rows come from wherever the collection was made: what is no JPEG is not given out as one.
+            raise Problem(404, "not_found", "This item has no thumbnail.")
+        return Response(content, media_type="image/jpeg", headers=_PICTURE_HEADERS)
+
+    @routes.get("/picture", dependencies=[Depends(may_see)], response_class=Response)
+    async def picture(name: str, item: str) -> Response:
+        """The picture as JPEG, at most 2048 pixels long, without its metadata."""
+        if not service.settings.full_pictures:
+            raise Problem(404, "not_found", "This service gives thumbnails only.")
+        collection, limits = service.collection(name).current(), service.settings.limits
+
+        def read() -> bytes:
+            row = _row(collection, item, ["source", "path"])
+            return read_picture_file(collection.roots, row["source"], row["path"], 8 * limits.picture)
+
+        content = await service.in_thread("thumbnail", read)
+        jpeg = await service.decoder.jpeg(content, _PICTURE_SIDE)
+        return Response(jpeg, media_type="image/jpeg", headers=_PICTURE_HEADERS)
+
+
+def _add_facts(routes: APIRouter, service: Service) -> None:
+    @routes.get("/group", dependencies=[Depends(service.allow("read"))])
+    async def group(name: str, item: str, k: int = 40) -> dict[str, Any]:
+        """The near duplicates of an item, itself among them."""
+        served = service.collection(name)
+        collection = served.current()
+
+        def find() -> list[str]:
+            own = _row(collection, item, ["group"])["group"]
+            if own is None:
+                return [item]
+            ids: list[str] = []
+            for batch in collection.scan(where=Eq("group", own), batch_rows=_GROUP_ROWS):
+                ids += batch.column("id").to_pylist()
+                if len(ids) >= min(max(k, 1), _GROUP_ROWS):
+                    break
+            return ids[: min(max(k, 1), _GROUP_ROWS)]
+
+        ids = await service.in_thread("rows", find)
+        hits = await service.in_thread("rows", lambda: answers.hits_by_id(service, served, collection, ids))
+        return {"hits": hits}
+
+    @routes.get("", dependencies=[Depends(service.allow("read"))])
+    async def item(name: str, item: str) -> dict[str, Any]:
+        """One item with all its columns."""
+        served = service.collection(name)
+        collection = served.current()
+        hits = await service.in_thread(
+            "rows", lambda: answers.hits_by_id(service, served, collection, [item], everything=True)
+        )
+        if not hits:
+            raise Problem(404, "not_found", "There is no such item. It may have been removed.")
+        return hits[0]
+
+
+def _row(collection: Collection, item: str, columns: list[str]) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = collection.get([item], columns=columns).to_pylist()
+    if not rows:
+        raise Problem(404, "not_found", "There is no such item. It may have been removed.")
+    return rows[0]

@@ -1,0 +1,152 @@
+"""The routes of clip-retrieval 2.45, so that its client and its page go on working against this service.
+
+Payloads are those of `clip_back.py` there: bodies are JSON whatever their type says, unknown keys are ignored, `text`
+goes before `image`, `image_url` and `embedding_input`. Differences, each for a reason:
+
+* rows carry thumbnails and never paths of this host, unless the operator shows paths;
+* `use_safety_model` on a collection without a safety column is refused, unless the operator says otherwise;
+* an aesthetic score has no effect: its vectors belong to two models only.
+
+Entry point: `router`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from babelclip.search.collection import Collection
+from babelclip.search.server import answers
+from babelclip.search.server.problems import Problem
+from babelclip.search.server.schemas import SearchIn, TermIn
+from babelclip.search.server.served import Served
+from babelclip.search.server.service import Service
+from babelclip.search.server.terms import checked_vector, vectors_of
+
+# The columns that clip-retrieval returns by default, where a collection has them.
+_COLUMNS = ("url", "caption", "NSFW")
+_MOST_IDS = 1000
+
+
+def router(service: Service) -> APIRouter:
+    """Returns the routes; each wants a key with `read` where the service has keys."""
+    routes = APIRouter(tags=["clip-retrieval"])
+    reading = [Depends(service.allow("read"))]
+
+    @routes.get("/indices-list", dependencies=reading)
+    async def indices() -> list[str]:
+        """Names of the collections."""
+        return list(service.collections)
+
+    @routes.post("/knn-service", dependencies=reading)
+    async def knn(request: Request) -> Response:
+        """Nearest rows of a text, picture or vector, as clip-retrieval answers."""
+        asked = await _body(request)
+        served = _collection(service, asked)
+        return JSONResponse(await _nearest(service, served, asked))
+
+    @routes.post("/metadata", dependencies=reading)
+    async def metadata(request: Request) -> Response:
+        """Metadata of rows by id."""
+        asked = await _body(request)
+        served = _collection(service, asked)
+        ids = asked.get("ids")
+        if not isinstance(ids, list) or len(ids) > _MOST_IDS or not all(isinstance(one, (str, int)) for one in ids):
+            raise Problem(400, "bad_request", f"ids must be a list of at most {_MOST_IDS} ids. Send one.")
+        collection = served.current()
+        rows = await service.in_thread("rows", lambda: _rows(service, collection, [str(one) for one in ids]))
+        return JSONResponse([{"id": _number(name), "metadata": row} for name, row in rows.items()])
+
+    @routes.get("/metrics-summary", dependencies=reading)
+    async def summary() -> Response:
+        """Seconds by stage, as a table."""
+        return PlainTextResponse(service.metrics.summary())
+
+    return routes
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    try:
+        asked = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        raise Problem(400, "bad_request", "The body is not JSON. Send an object as ClipClient does.") from None
+    if not isinstance(asked, dict):
+        raise Problem(400, "bad_request", "The body is not a JSON object. Send one as ClipClient does.")
+    return asked
+
+
+def _collection(service: Service, asked: dict[str, Any]) -> Served:
+    if "indice_name" not in asked:
+        raise Problem(400, "bad_request", "indice_name is missing. GET /indices-list names them; null is the first.")
+    name = asked["indice_name"]
+    return service.collection(next(iter(service.collections)) if name is None else str(name))
+
+
+async def _nearest(service: Service, served: Served, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    shown = _whole(asked, "num_images", service.settings.limits.k)
+    wanted = max(shown, _whole(asked, "num_result_ids", service.settings.limits.depth, default=shown))
+    if asked.get("modality") not in ("image", "text"):
+        raise Problem(400, "bad_request", "modality must be image or text. Say which.")
+    collection = served.current()
+    safety = bool(asked.get("use_safety_model") or asked.get("use_violence_detector"))
+    if safety and service.settings.ignore_safety and answers.safety_filter(collection) is None:
+        safety = False
+    terms, texts = await vectors_of(service, served, service.encoder_for(served), [_term(served, asked)])
+    query = SearchIn(k=wanted, dedup=bool(asked.get("deduplicate")), safety=safety)
+    question = answers.question_of(collection, query, terms, texts, None, 0)
+    found = await service.in_thread("search", lambda: answers.find_rows(served, collection, question, None))
+    first = [hit.id for hit in found.hits[:shown]]
+    rows = await service.in_thread("rows", lambda: _rows(service, collection, first, pictures=True))
+    return [{"id": _number(hit.id), "similarity": float(hit.score), **rows.get(hit.id, {})} for hit in found.hits]
+
+
+def _term(served: Served, asked: dict[str, Any]) -> TermIn:
+    """Returns the query: the first of those that are there and not empty."""
+    for key, name in (("text", "text"), ("image", "image"), ("image_url", "url")):
+        if asked.get(key):
+            if not isinstance(asked[key], str):
+                raise Problem(400, "bad_request", f"{key} must be a text. Send one.")
+            return TermIn(**{name: asked[key]})
+    vector = asked.get("embedding_input")
+    if not isinstance(vector, list) or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in vector):
+        raise Problem(400, "bad_request", "One of text, image, image_url and embedding_input is needed. Send one.")
+    return TermIn(vector=checked_vector(vector, served.fingerprint.dim).tolist())
+
+
+def _whole(asked: dict[str, Any], key: str, most: int, default: int | None = None) -> int:
+    value = asked.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value:
+        raise Problem(400, "bad_request", f"{key} must be a whole number of at least 1. Send one.")
+    return min(value, most)
+
+
+def _rows(
+    service: Service, collection: Collection, ids: list[str], pictures: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Returns id -> columns as clip-retrieval names them; missing values are null, never NaN."""
+    own = [name for name in _COLUMNS if name in collection.columns]
+    asked = [*own, *(["path"] if service.settings.show_paths else []), *(["thumbnail"] if pictures else [])]
+    rows = {}
+    for row in collection.get(ids, columns=asked).to_pylist():
+        content = {name: _plain(row[name]) for name in own}
+        if service.settings.show_paths:
+            content["image_path"] = row["path"]
+        if pictures and row["thumbnail"]:
+            content["image"] = base64.b64encode(row["thumbnail"]).decode()
+        rows[row["id"]] = content
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(name: str) -> int | str:
+    """Returns an id as the number it is, where it is one: that page and client know numbers."""
+    return int(name) if name.isascii() and name.isdigit() and len(name) < 19 and str(int(name)) == name else name

@@ -1,0 +1,198 @@
+"""Routes of `/v1` that find: collections, search, similar items, uploads. Entry point: `router`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator
+from importlib import resources
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from babelclip.search.filters import Filter, from_json
+from babelclip.search.server import answers
+from babelclip.search.server.encoders import QueryEncoder
+from babelclip.search.server.problems import Problem
+from babelclip.search.server.query_language import detect
+from babelclip.search.server.schemas import SearchIn, TermIn
+from babelclip.search.server.served import Served
+from babelclip.search.server.service import Service
+from babelclip.search.server.terms import all_terms, checked_language, seal_upload, vectors_of
+
+_EXAMPLES = 6
+
+
+def router(service: Service) -> APIRouter:
+    """Returns the routes; each wants a key with `read` where the service has keys."""
+    routes = APIRouter(prefix="/v1", dependencies=[Depends(service.allow("read"))])
+
+    @routes.get("/collections")
+    async def collections() -> dict[str, Any]:
+        """All collections with what can be asked of them."""
+        return {"collections": [await _info(service, served) for served in service.collections.values()]}
+
+    @routes.get("/collections/{name}")
+    async def collection(name: str) -> dict[str, Any]:
+        """One collection."""
+        return await _info(service, service.collection(name))
+
+    @routes.post("/collections/{name}/search")
+    async def search(name: str, asked: SearchIn, request: Request) -> Response:
+        """Pictures for weighted terms in any language; NDJSON where `Accept` asks for it."""
+        answer = await _search(service, service.collection(name), asked)
+        if "application/x-ndjson" in request.headers.get("accept", ""):
+            return StreamingResponse(_lines(answer), media_type="application/x-ndjson")
+        return JSONResponse(answer)
+
+    @routes.get("/collections/{name}/items/{item:path}/similar")
+    async def similar(name: str, item: str, k: int = 40, cursor: str | None = None) -> dict[str, Any]:
+        """Pictures like one of the collection."""
+        asked = SearchIn(terms=[TermIn(id=item)], k=max(1, k), cursor=cursor)
+        return await _search(service, service.collection(name), asked)
+
+    @routes.post("/uploads")
+    async def uploads(request: Request) -> dict[str, Any]:
+        """Takes a picture's bytes and gives a text that stands for it in searches; nothing is kept."""
+        encoder = next((one for one in service.encoders.values() if one.clip.image is not None), None)
+        if encoder is None:
+            raise Problem(400, "no_image_encoder", "The service has no picture encoder. Ask with words.")
+        content, most = await request.body(), service.settings.limits.picture
+        if not content or len(content) > most:
+            raise Problem(
+                413 if content else 400,
+                "too_large" if content else "bad_request",
+                f"The body has {len(content):,} bytes; a picture file of 1 to {most:,} bytes is needed. Send one.",
+            )
+        vector, width, height = await encoder.picture(content)
+        return {"upload": seal_upload(service, encoder.clip.space, vector), "width": width, "height": height}
+
+    return routes
+
+
+async def _search(service: Service, served: Served, asked: SearchIn) -> dict[str, Any]:
+    start = time.perf_counter()
+    limits = service.settings.limits
+    if asked.k > limits.k:
+        raise Problem(422, "bad_request", f"k is {asked.k}; at most {limits.k} rows are given at once. Use the cursor.")
+    encoder = service.encoder_for(served, asked.encoder)
+    version, offset = _from_cursor(service, served, asked)
+    collection = served.at(version) if version else served.current()
+    where = _filter(service, collection.columns, asked.where)
+    given = all_terms(service, asked)
+    terms, texts = await vectors_of(service, served, encoder, given)
+    question = answers.question_of(collection, asked, terms, texts, where, offset)
+    encoded = time.perf_counter()
+    spread = await service.in_thread("spread", lambda: served.spread(encoder.clip if encoder else None))
+    found = await service.in_thread("search", lambda: answers.find_rows(served, collection, question, spread))
+    hits = answers.hits_of(service, served, collection, found.hits, question.columns)
+    more = found.more and offset + asked.k < limits.depth
+    cursor = _to_cursor(service, served, asked, collection.version(), offset + asked.k) if more else None
+    done = time.perf_counter()
+    return {
+        "collection": served.name,
+        "version": collection.version(),
+        "hits": hits,
+        "cursor": cursor,
+        "language": _language(encoder, given),
+        "seconds": {
+            "encode": round(encoded - start, 6),
+            "search": round(done - encoded, 6),
+            "total": round(done - start, 6),
+        },
+        "notes": list(found.notes),
+    }
+
+
+async def _lines(answer: dict[str, Any]) -> AsyncIterator[bytes]:
+    for hit in answer["hits"]:
+        yield json.dumps(hit, ensure_ascii=False).encode() + b"\n"
+    end = {name: value for name, value in answer.items() if name != "hits"}
+    yield json.dumps({"end": end}, ensure_ascii=False).encode() + b"\n"
+
+
+async def _info(service: Service, served: Served) -> dict[str, Any]:
+    encoder = service.encoder_for(served)
+    clip = encoder.clip if encoder is not None else None
+    spoken = list(clip.languages) if clip is not None else []
+
+    def facts() -> dict[str, Any]:
+        collection = served.current()
+        stats = collection.stats()
+        return {
+            "name": served.name,
+            "rows": stats.rows,
+            "version": collection.version(),
+            "space": served.fingerprint.space,
+            "embed_dim": served.fingerprint.dim,
+            "text_encoder": encoder.name if encoder is not None and encoder.clip.text is not None else None,
+            "image_encoder": clip is not None and clip.image is not None,
+            "languages": spoken,
+            "columns": {name: kind for name, kind in collection.columns.items() if kind != "bytes"},
+            "filterable": served.filterable(),
+            "calibrated": encoder is not None and served.spread(encoder.clip) is not None,
+            "index": stats.index,
+            "example_queries": _examples(tuple(spoken)),
+        }
+
+    return await service.in_thread("rows", facts)
+
+
+def _examples(spoken: tuple[str, ...]) -> list[dict[str, str]]:
+    """Returns queries to try, of languages that the model speaks; all of them may do where it does not say."""
+    lines = resources.files("babelclip.search.server").joinpath("examples.tsv").read_text(encoding="utf-8").splitlines()
+    rows = [line.split("\t") for line in lines]
+    fitting = [{"lang": lang, "text": text} for lang, text in rows if not spoken or lang in spoken]
+    return fitting[:_EXAMPLES]
+
+
+def _language(encoder: QueryEncoder | None, terms: list[TermIn]) -> dict[str, Any] | None:
+    first = next((term for term in terms if term.text is not None), None)
+    if first is None or encoder is None:
+        return None
+    if first.lang:
+        from babelclip import languages
+
+        code = checked_language(first.lang)
+        return {"code": code, "name": languages.name(code), "sure": True}
+    return detect(first.text or "", encoder.clip.languages)
+
+
+def _filter(service: Service, columns: Any, content: dict[str, Any] | None) -> Filter | None:
+    if content is None:
+        return None
+    most = service.settings.limits.filter_parts
+    if _conditions(content) > most:
+        raise Problem(422, "bad_request", f"The filter has more than {most} conditions. Ask for fewer.")
+    # Thumbnails and other bytes are no matter of conditions.
+    return from_json(content, {name: kind for name, kind in columns.items() if kind != "bytes"})
+
+
+def _conditions(content: Any) -> int:
+    """Returns how many objects and list entries a filter has; depth is bounded by the gate and by `from_json`."""
+    if isinstance(content, dict):
+        return 1 + sum(_conditions(value) for value in content.values() if isinstance(value, (dict, list)))
+    return sum(_conditions(value) if isinstance(value, (dict, list)) else 1 for value in content)
+
+
+# A cursor says which rows come next, of which version, for which question. It is signed, so it can be trusted.
+def _digest(asked: SearchIn) -> str:
+    content = asked.model_dump(exclude={"cursor", "columns"})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _to_cursor(service: Service, served: Served, asked: SearchIn, version: int, offset: int) -> str:
+    return service.signer.seal("cursor", {"c": served.name, "q": _digest(asked), "v": version, "o": offset})
+
+
+def _from_cursor(service: Service, served: Served, asked: SearchIn) -> tuple[int, int]:
+    """Returns version and offset; (0, 0) at the start."""
+    if asked.cursor is None:
+        return 0, 0
+    content = service.signer.unseal("cursor", asked.cursor)
+    if content is None or content["c"] != served.name or content["q"] != _digest(asked):
+        raise Problem(400, "bad_request", "The cursor belongs to another question, or is not ours. Search again.")
+    return int(content["v"]), int(content["o"])

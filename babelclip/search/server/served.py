@@ -1,0 +1,180 @@
+"""A collection behind the service: read anew now and then, with the versions that scrolling still needs.
+
+Entry point: `Served`.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from babelclip.errors import BabelclipError
+from babelclip.models.clip import Clip
+from babelclip.search.collection import Collection, ImageSpace
+from babelclip.search.columns import FIXED
+from babelclip.search.filters import Filter
+from babelclip.search.query_background import Background, background
+from babelclip.search.server.problems import Problem
+
+# Rows that are looked at to say what can be filtered, and values offered of a column.
+_SAMPLE = 50_000
+_VALUES = 30
+# Columns of every collection that people filter by.
+_FILTERED = ("lang", "source", "width", "height", "modified")
+_SNAPSHOTS = 8
+# Rows that can be looked through without a query.
+_BROWSED = 100_000
+
+
+class Served:
+    """A collection by its public name.
+
+    Attributes:
+        name: in addresses.
+        fingerprint: space and what made the vectors.
+    """
+
+    def __init__(self, name: str, collection: Collection, refresh: float) -> None:
+        self.name = name
+        self._collection, self._refresh = collection, refresh
+        self._lock = threading.Lock()
+        self._read = time.monotonic()
+        self._snapshots: collections.OrderedDict[int, Collection] = collections.OrderedDict()
+        self._filterable: tuple[int, list[dict[str, Any]]] | None = None
+        self._measuring = threading.Lock()
+        self._spread: tuple[tuple[int, int], Background | None] | None = None
+        self._orders: collections.OrderedDict[tuple[int, Filter | None], list[str]] = collections.OrderedDict()
+
+    @property
+    def fingerprint(self) -> ImageSpace:
+        """What made the vectors."""
+        return self._collection.fingerprint
+
+    def current(self) -> Collection:
+        """Returns the collection as it is now, or was some seconds ago."""
+        with self._lock:
+            if time.monotonic() - self._read > self._refresh:
+                self._collection.refresh()
+                self._read = time.monotonic()
+            return self._collection
+
+    def at(self, version: int) -> Collection:
+        """Returns the collection at a version, so that scrolling stays whole while rows come and go.
+
+        Raises:
+            Problem: 410, the version is not kept any more.
+        """
+        collection = self.current()
+        if version == collection.version():
+            return collection
+        with self._lock:
+            kept = self._snapshots.get(version)
+            if kept is not None:
+                self._snapshots.move_to_end(version)
+                return kept
+            try:
+                snapshot = collection.at(version)
+            except BabelclipError as error:
+                raise Problem(410, "gone", "The collection has changed since. Search again from the start.") from error
+            self._snapshots[version] = snapshot
+            while len(self._snapshots) > _SNAPSHOTS:
+                self._snapshots.popitem(last=False)
+            return snapshot
+
+    def filterable(self) -> list[dict[str, Any]]:
+        """Returns what rows can be filtered by: column, type, its most frequent values or its least and greatest."""
+        collection = self.current()
+        version = collection.version()
+        if self._filterable is not None and self._filterable[0] == version:
+            return self._filterable[1]
+        own = [name for name in collection.columns if name not in FIXED]
+        asked = [name for name in (*_FILTERED, *own) if collection.columns.get(name) not in (None, "bytes")]
+        found = [fact for name in asked if (fact := _facts(collection, name)) is not None]
+        self._filterable = (version, found)
+        return found
+
+    @property
+    def url(self) -> str:
+        """What `open_collection` takes."""
+        return self._collection.url
+
+    def expire(self) -> None:
+        """Has the collection read anew at the next question: it was changed."""
+        with self._lock:
+            self._read = float("-inf")
+
+    def spread(self, clip: Clip | None) -> Background | None:
+        """Returns how unrelated queries of a model score here; None where it lacks a tower, or nothing is here.
+
+        Measured once, and anew when the collection has changed much; see `query_background.background`.
+        """
+        if clip is None or clip.text is None or clip.image is None:
+            return None
+        collection = self.current()
+        key = (id(clip), collection.version())
+        if self._spread is None or self._spread[0] != key:
+            with self._measuring:
+                if self._spread is None or self._spread[0] != key:
+                    self._spread = (key, background(collection, clip) if collection.count() else None)
+        return self._spread[1]
+
+    def in_order(self, collection: Collection, where: Filter | None) -> list[str]:
+        """Returns ids to look through: the newest first, then those without a time; at most `_BROWSED` of them."""
+        key = (collection.version(), where)
+        kept = self._orders.get(key)
+        if kept is None:
+            timed = "modified" in collection.columns
+            rows: list[tuple[float, str]] = []
+            for batch in collection.scan(columns=["modified"] if timed else [], where=where, batch_rows=8192):
+                times = batch.column("modified").cast(pa.int64()).to_pylist() if timed else [None] * batch.num_rows
+                names = batch.column("id").to_pylist()
+                rows += [
+                    (-time if time is not None else float("inf"), name) for time, name in zip(times, names, strict=True)
+                ]
+                if len(rows) >= _BROWSED:
+                    break
+            kept = self._orders[key] = [name for _time, name in sorted(rows)]
+            while len(self._orders) > _SNAPSHOTS:
+                self._orders.popitem(last=False)
+        return kept
+
+    def close(self) -> None:
+        """Closes the collection and its snapshots."""
+        for snapshot in self._snapshots.values():
+            snapshot.close()
+        self._collection.close()
+
+
+def _facts(collection: Collection, column: str) -> dict[str, Any] | None:
+    """Returns what the first rows hold in a column; None where that is nothing to choose from."""
+    batches, rows = [], 0
+    for batch in collection.scan(columns=[column], batch_rows=8192):
+        batches.append(batch.column(column))
+        rows += batch.num_rows
+        if rows >= _SAMPLE:
+            break
+    if not rows:
+        return None
+    values = pa.chunked_array(batches).drop_null()
+    kind = collection.columns[column]
+    fact: dict[str, Any] = {"column": column, "type": kind, "values": [], "min": None, "max": None}
+    if kind in ("text", "bool"):
+        counts = sorted(pc.value_counts(values).to_pylist(), key=lambda entry: (-entry["counts"], str(entry["values"])))
+        # Every row its own value (a name, an address) is nothing to choose from, and neither is one value for all.
+        if len(counts) < 2 or len(counts) > max(_VALUES, len(values) // 4):
+            return None
+        fact["values"] = [{"value": entry["values"], "count": entry["counts"]} for entry in counts[:_VALUES]]
+        return fact
+    if len(values) == 0:
+        return None
+    ends = pc.min_max(values)
+    low, high = (ends[name].as_py() for name in ("min", "max"))
+    if low == high:
+        return None
+    fact["min"], fact["max"] = (end.isoformat() if kind == "time" else end for end in (low, high))
+    return fact

@@ -1,0 +1,149 @@
+"""What an operator decides of the service, and the limits that hold whoever asks.
+
+Entry points: `Settings`, `Limits`, `check_settings`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from babelclip.errors import BabelclipError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what one request, one client and all of them together may ask for.
+
+    Attributes:
+        body: bytes of a request.
+        picture: bytes of one picture, before it is decoded.
+        pixels: of one picture; more is an error before anything is decoded.
+        json_depth: objects and arrays within each other.
+        text: characters of one query text.
+        terms: of one query.
+        batch: texts, pictures or labels of one `/v1/embed` or `/v1/zero-shot`.
+        k: rows of one answer.
+        depth: rows that scrolling may reach; the cursor ends there.
+        filter_parts: conditions of one filter.
+        per_minute: requests of one key or address; 0 sets no bound.
+        concurrent: requests being answered at once; the next one gets 503.
+        queue: queries that wait for the encoder; the next one gets 503.
+        seconds: that one request may take.
+        decode_seconds: that decoding one picture may take.
+        decode_memory: bytes of address space that a decoder may take beyond its start.
+    """
+
+    body: int = 16 << 20
+    picture: int = 10 << 20
+    pixels: int = 50_000_000
+    json_depth: int = 24
+    text: int = 2000
+    terms: int = 16
+    batch: int = 64
+    k: int = 200
+    depth: int = 10_000
+    filter_parts: int = 32
+    per_minute: int = 1200
+    concurrent: int = 128
+    queue: int = 256
+    seconds: float = 20.0
+    decode_seconds: float = 5.0
+    decode_memory: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the service runs.
+
+    Attributes:
+        collections: name -> address of a collection, as `open_collection` takes it.
+        models: space -> model that encodes queries of that space (first of them the default).
+        host: address to listen on.
+        port: to listen on; 0 takes a free one.
+        token_file: keys, hashed (see `tokens.py`); "" for none.
+        allow_open: listen on other than loopback without keys. Said loudly in the log.
+        hosts: further names by which the service is called; others are refused, which keeps a page that rebinds its
+            name to this address out.
+        workers: processes. Only a single one takes admin jobs.
+        trusted_proxies: addresses whose `X-Forwarded-For` is believed.
+        show_paths: answer with the path of a picture, relative to its source.
+        full_pictures: give the picture itself (re-encoded, at most 2048 pixels), not only its thumbnail.
+        fetch: `off`, `public` (any public address) or host names, separated by commas, to fetch pictures from.
+        ignore_safety: let clip-retrieval's clients ask for its safety models where the collection has no such column.
+            Off, such a request is refused: a filter that does not work must not look as if it did.
+        log_queries: `off`, `hashed` or `plain`.
+        cache: query vectors kept.
+        wait: seconds that the encoder waits for more queries to form a batch.
+        batch: queries the encoder takes at once.
+        threads: of torch; 0 leaves its choice.
+        refresh: seconds after which a collection is read anew.
+        limits: see `Limits`.
+    """
+
+    collections: dict[str, str]
+    models: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token_file: str = ""
+    allow_open: bool = False
+    hosts: tuple[str, ...] = ()
+    workers: int = 1
+    trusted_proxies: tuple[str, ...] = ()
+    show_paths: bool = False
+    full_pictures: bool = True
+    fetch: str = "off"
+    ignore_safety: bool = False
+    log_queries: str = "off"
+    cache: int = 10_000
+    wait: float = 0.003
+    batch: int = 32
+    threads: int = 0
+    refresh: float = 2.0
+    limits: Limits = field(default_factory=Limits)
+
+    def to_json(self) -> str:
+        """Returns the settings as JSON, for the processes of the service."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """Returns the settings that `to_json` gave."""
+        content: dict[str, Any] = json.loads(text)
+        limits = Limits(**content.pop("limits"))
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+        return cls(**given, limits=limits)
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether only this machine reaches a service that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_settings(settings: Settings) -> None:
+    """Does nothing where the service may start so.
+
+    Raises:
+        BabelclipError: other machines could reach it without a key, or a value is none of those allowed.
+    """
+    if not is_loopback(settings.host) and not settings.token_file and not settings.allow_open:
+        raise BabelclipError(
+            f"--host {settings.host} lets other machines in, and there are no keys. Listen on 127.0.0.1, or make a key "
+            "(babelclip serve --make-key NAME --token-file keys.txt) and give --token-file keys.txt; "
+            "--allow-open serves everybody without one."
+        )
+    if settings.log_queries not in ("off", "hashed", "plain"):
+        raise BabelclipError(f"--log-queries is {settings.log_queries!r}; it must be off, hashed or plain. Choose one.")
+    if settings.token_file and not Path(settings.token_file).is_file():
+        raise BabelclipError(
+            f"The key file {settings.token_file} does not exist. "
+            "Make a key: babelclip serve --make-key NAME --token-file FILE"
+        )
