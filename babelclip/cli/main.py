@@ -18,6 +18,7 @@ from babelclip.cli import (
     index,
     models,
     search,
+    serve,
     starter,
     store,
     train,
