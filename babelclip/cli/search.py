@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from babelclip.search.collection import Collection
     from babelclip.search.query import Hit, Term
 
+# Characters of a caption on a line; --json has all of it.
+_CAPTION = 60
+
 
 def search(
     words: list[str] = typer.Argument(
@@ -130,7 +133,7 @@ def _show(collection: Collection, found: list[tuple[str, list[Hit]]], columns: l
         for hit in hits:
             more = f"  (+{hit.similar} similar)" if hit.similar else ""
             told = "".join(f"  {name}={hit.values[name]}" for name in columns if hit.values[name] is not None)
-            caption = f"  {' / '.join(hit.caption.splitlines())}" if hit.caption else ""
+            caption = f"  {_short(hit.caption)}" if hit.caption else ""
             typer.echo(f"  {hit.score:6.3f}  {_place(hit, roots)}{more}{told}{caption}")
         if not hits:
             typer.echo("  nothing")
@@ -140,6 +143,12 @@ def _as_json(hit: Hit, roots: Any, columns: list[str]) -> dict[str, Any]:
     row = {"id": hit.id, "path": _place(hit, roots), "score": round(hit.score, 4)}
     row |= {"z": None if hit.z is None else round(hit.z, 2), "caption": hit.caption, "similar": hit.similar}
     return row | {name: hit.values[name] for name in columns}
+
+
+def _short(caption: str) -> str:
+    line, *others = caption.splitlines()
+    line = line if len(line) <= _CAPTION else f"{line[: _CAPTION - 1]}…"
+    return f"{line} (and {len(others)} more)" if others else line
 
 
 def _place(hit: Hit, roots: Any) -> str:
@@ -153,7 +162,8 @@ def _draw(found: list[tuple[str, list[Hit]]], montage: Path | None, open_: bool)
     from babelclip.search.montage import contact_sheet, save_sheet
 
     hits = [hit for _query, rows in found for hit in rows]
-    lines = [(f"{hit.score:.3f}", hit.caption or Path(hit.path or hit.id).name) for hit in hits]
+    names = [hit.caption.splitlines()[0] if hit.caption else Path(hit.path or hit.id).name for hit in hits]
+    lines = [(f"{hit.score:.3f}", name) for hit, name in zip(hits, names, strict=True)]
     title = "   ".join(query for query, _rows in found)
     sheet = contact_sheet([hit.values["thumbnail"] for hit in hits], lines, title=title)
     place = montage if montage is not None else cache_folder() / "results.png"

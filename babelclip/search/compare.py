@@ -94,13 +94,10 @@ def compare(
     vectors = clip.encode_text([named[code] for code in codes])
     spread = background(collection, clip)
     mean, std = spread.of([("text", 1.0)])
-    found = [
-        find_vector(
-            collection, QueryVector(vector, (("text", 1.0),)), k, where=where, columns=columns, spread=spread
-        ).rows
-        for vector in vectors
-    ]
-    wanted = {hit.id for hit in found[0]}
+    asked = [*dict.fromkeys([*columns, "group"])]
+    queries = [QueryVector(vector, (("text", 1.0),)) for vector in vectors]
+    found = [find_vector(collection, query, k, where=where, columns=asked, spread=spread).rows for query in queries]
+    wanted = _names(found[0])
     rows = []
     for code, vector, hits in zip(codes, vectors, found, strict=True):
         scores = np.array([hit.score for hit in hits] or [0.0])
