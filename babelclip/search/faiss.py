@@ -19,7 +19,6 @@ from babelclip.errors import BabelclipError, require
 from babelclip.search import exact as exact_search
 from babelclip.search.collection import CollectionStats, ImageSpace, IndexReport, IndexSpec, UnsupportedError
 from babelclip.search.columns import ARROW_TYPES, VECTOR, Vectors, check_columns, unit_rows, vector_array
-from babelclip.search.exchange.foreign_rows import converted, foreign_columns
 from babelclip.search.faiss_folder import (
     Folder,
     metadata_schema,
@@ -29,6 +28,7 @@ from babelclip.search.faiss_folder import (
     vector_blocks,
 )
 from babelclip.search.filters import Filter, columns_of, mask
+from babelclip.search.foreign_rows import converted, foreign_columns
 
 # Candidates that the index names for each result, where vectors give the scores; and at least so many.
 _CANDIDATES, _LEAST_CANDIDATES = 4, 64

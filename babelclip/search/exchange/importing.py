@@ -15,9 +15,9 @@ from babelclip.errors import BabelclipError
 from babelclip.progress import progress_bar
 from babelclip.search.collection import Collection, ImageSpace, create_collection, open_collection
 from babelclip.search.columns import FIXED, VECTOR, vector_array
-from babelclip.search.exchange.foreign_rows import ForeignColumns, foreign_columns, foreign_rows
 from babelclip.search.faiss import open_faiss
 from babelclip.search.faiss_folder import unit_block
+from babelclip.search.foreign_rows import ForeignColumns, foreign_columns, foreign_rows
 from babelclip.store import EmbeddingStore
 from babelclip.store.exchange import clip_retrieval
 from babelclip.store.layout import MANIFEST
