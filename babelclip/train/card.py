@@ -22,7 +22,7 @@ from babelclip.train.card_sources import credits_of, data_lines, licence_of, mac
 from babelclip.train.device import versions
 from babelclip.train.log import read_log
 from babelclip.train.loop import RunResult
-from babelclip.train.recipe import Recipe, to_toml
+from babelclip.train.recipe import Recipe, sections, to_toml
 
 README, LOSS, VALIDATION = "README.md", "loss.svg", "validation.svg"
 _KINDS = {
@@ -83,7 +83,7 @@ def write_card(folder: Path | str, clip: Clip, recipe: Recipe, ran: Ran, out: Pa
         teacher_lines(recipe, image),
         _stages(out),
         _cost(ran.run),
-        ["## Recipe", "", "```toml", to_toml(recipe).rstrip(), "```"],
+        _recipe(recipe),
         _credits(clip, recipe, image),
     ]
     if ran.notes:
@@ -155,6 +155,8 @@ def _figures(ran: Ran) -> list[str]:
     codes = _codes(ran.after)
     if codes:
         names = list(dict.fromkeys(key.rpartition("/")[0] for key in ran.after if key.rpartition("/")[2] in codes))
+        # A yardstick, which the table over all languages has; here it would only be a column of the same numbers.
+        names = [name for name in names if name != "trivial_mse"]
         lines += ["", "By language, before → after:", "", f"| language | captions taught | {' | '.join(names)} |"]
         lines.append("|---" * (len(names) + 2) + "|")
         for code in codes:
@@ -246,7 +248,7 @@ def _cost(run: RunResult) -> list[str]:
     of_steps = f"{run.step:,}" + (f" of {run.steps:,} (stopped early)" if run.step < run.steps else "")
     rows = {
         "steps": of_steps,
-        "seconds of training": f"{run.seconds:,.0f}",
+        "seconds of training": f"{run.seconds:,.1f}",
         "tokens read": f"{run.tokens:,}",
         "examples": f"{run.examples:,}",
         "processes": str(run.processes),
@@ -257,6 +259,14 @@ def _cost(run: RunResult) -> list[str]:
     if run.best_step is not None and run.best_value is not None:
         rows["best validation"] = f"{_number(run.best_value)} at step {run.best_step:,}"
     return ["## Cost", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+
+
+def _recipe(recipe: Recipe) -> list[str]:
+    """Returns the resolved recipe, every setting of a section, without sections that hold defaults alone."""
+    plain = {f"[{name}]" for name, kind in sections().items() if getattr(recipe, name) == kind()}
+    blocks = to_toml(recipe).strip().split("\n\n")
+    kept = [block for block in blocks if block.partition("\n")[0] not in plain]
+    return ["## Recipe", "", "Sections that are not here hold their defaults.", "", "```toml", "\n\n".join(kept), "```"]
 
 
 def _credits(clip: Clip, recipe: Recipe, image: str) -> list[str]:
