@@ -210,11 +210,10 @@ class MilvusCollection:
         names = [*check_columns(list(columns), self._columns), *([VECTOR] if with_vectors else [])]
         schema = pa.schema([self._field(name) for name in ["id", *names]])
         rows: list[dict[str, Any]] = []
-        known = [name for name in dict.fromkeys(ids) if isinstance(name, str) and name]
-        for start in range(0, len(known), _IDS_AT_ONCE):
-            part = known[start : start + _IDS_AT_ONCE]
+        for condition in _id_filters(ids):  # the client's own get() does not escape quotes in ids
+            expression = self._expression(condition)
             with _naming(self.url):
-                rows += self._client.get(self._name, ids=part, output_fields=["id", *self._fields(names)])
+                rows += self._client.query(self._name, filter=expression, output_fields=["id", *self._fields(names)])
         table = pa.Table.from_pylist([self._from_milvus(row, names) for row in rows], schema=schema)
         return exact_search.take_ids(table, ids)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import math
 from collections.abc import Mapping
@@ -136,7 +135,9 @@ def _checked_leaf(where: Eq | Ne | In | Range | IsNull, columns: Mapping[str, st
         if where.low is None and where.high is None:
             raise BabelclipError(f"the range of column {where.column!r} has no end: give low, high or both.")
         low, high = (None if end is None else checked_value(end, where.column, kind) for end in (where.low, where.high))
-        return dataclasses.replace(where, low=low, high=high)
+        # An open end has one writing only.
+        with_low, with_high = where.with_low or low is None, where.with_high or high is None
+        return Range(where.column, low, high, with_low, with_high)
     return type(where)(where.column, checked_value(where.value, where.column, kind))
 
 
