@@ -15,7 +15,7 @@ from babelclip import languages as language_codes
 from babelclip.evaluate.markup import Child, Markup, el, join
 from babelclip.evaluate.report_compare import BARE, UNPAIRED, differences, tally
 from babelclip.evaluate.report_costs import cost_plots
-from babelclip.evaluate.report_plots import difference_plot, heat_map, language_name, short_name
+from babelclip.evaluate.report_plots import difference_plot, heat_map, language_name, row_names, short_name
 from babelclip.evaluate.report_rows import Row
 from babelclip.evaluate.report_sheets import Mean, Sheet
 from babelclip.evaluate.report_text import notes_of, points
@@ -72,7 +72,9 @@ def _opening(sheets: Sequence[Sheet], title: str, warnings: Sequence[str]) -> Ma
         + (f" and {len(models) - 6} more" if len(models) > 6 else "")
         + f" on {', '.join(sets)}. Figures are per cent; one table holds only what compares."
     )
-    links = [el("li", el("a", sheet.title, href=f"#s{number}")) for number, sheet in enumerate(sheets)]
+    titles = [sheet.title for sheet in sheets]
+    names = [f"{one.title} ({one.subtitle})" if titles.count(one.title) > 1 else one.title for one in sheets]
+    links = [el("li", el("a", name, href=f"#s{number}")) for number, name in enumerate(names)]
     box = el("div", el("ul", [el("li", warning) for warning in warnings]), class_="warn") if warnings else None
     return el("header", el("h1", title), el("p", text, class_="lead"), box, el("nav", el("ul", links)))
 
@@ -84,7 +86,7 @@ def _count(n: int, what: str) -> str:
 def _section(sheet: Sheet, number: int, published: bool) -> Markup:
     """Returns everything about one sheet."""
     first, *others = sheet.metrics
-    more = [_table(sheet, metric, number) for metric in others]
+    more = [_table(sheet, metric) for metric in others]
     notes = notes_of(sheet)
     warned = [note for note in notes if note.startswith("leak: ")]
     plain = [note for note in notes if note not in warned]
@@ -93,7 +95,7 @@ def _section(sheet: Sheet, number: int, published: bool) -> Markup:
         el("h2", sheet.title, id=f"s{number}"),
         el("p", sheet.subtitle, class_="quiet"),
         el("div", el("ul", [el("li", note) for note in warned]), class_="warn") if warned else None,
-        _table(sheet, first, number),
+        _table(sheet, first),
         el("details", el("summary", ", ".join(others)), more) if more else None,
         _means(sheet, first),
         _heat(sheet, first),
@@ -107,10 +109,11 @@ def _section(sheet: Sheet, number: int, published: bool) -> Markup:
     )
 
 
-def _table(sheet: Sheet, metric: str, number: int) -> Markup:
+def _table(sheet: Sheet, metric: str) -> Markup:
     """Returns the table of one metric: models down, languages across."""
     heads = [el("th", code, el("span", language_name(code), class_="long"), scope="col") for code in sheet.languages]
     top = max((v for m in sheet.models for c in sheet.languages if (v := sheet.value(m, c, metric))), default=1.0)
+    labels = row_names(sheet.models)
     rows, marked = [], False
     for model in sheet.models:
         cells = []
@@ -119,7 +122,7 @@ def _table(sheet: Sheet, metric: str, number: int) -> Markup:
             undeclared = row is not None and row.declared is False
             marked = marked or undeclared
             cells.append(_cell(row, metric, sheet.best(code, metric), top, undeclared))
-        rows.append(el("tr", el("th", model, scope="row"), cells))
+        rows.append(el("tr", el("th", labels[model], scope="row", title=model), cells))
     caption = [el("strong", metric), ", per cent; the best of each language in bold, intervals of 95 % on hover"]
     if marked:
         caption.append("; * the model does not declare the language: what it reaches is transfer")
@@ -154,8 +157,9 @@ def _means(sheet: Sheet, metric: str) -> Markup | None:
         return None
     titles = {"all": "all languages", "declared": "declared", "high": "high resource", "mid": "mid", "low": "low"}
     heads = [el("th", titles.get(name, name), scope="col") for name in names]
+    labels = row_names(sheet.models)
     rows = [
-        el("tr", el("th", model, scope="row"), [_mean_cell(found[name]) for name in names])
+        el("tr", el("th", labels[model], scope="row", title=model), [_mean_cell(found[name]) for name in names])
         for model, found in means.items()
     ]
     known = [code for code in sheet.languages if code in language_codes.known()]
@@ -216,45 +220,45 @@ def _differences(sheet: Sheet, metric: str) -> Markup | None:
 
 
 def _published(sheet: Sheet, metric: str) -> Markup | None:
-    """Returns the published figures of the same set and direction, each marked with whether it compares."""
+    """Returns the published figures of the same set and direction beside the measured ones: do they compare?"""
     found = sheet.published_for(metric)
+    codes = [code for code in ("mean", *sheet.languages) if any(code in rows for rows in found.values())]
+    found = {key: figures for key, figures in found.items() if any(code in figures for code in codes)}
     if not found:
         return None
-    codes = [code for code in (*sheet.languages, "mean") if any(code in rows for rows in found.values())]
-    if not codes:
-        return None
-    heads = [el("th", code, scope="col") for code in codes]
-    heads += [el("th", "source"), el("th", "compares with the measured?")]
-    rows, unequal = [], 0
+    heads = [el("th", "compares?", scope="col"), *(el("th", code, scope="col") for code in codes)]
+    rows = [_measured_row(sheet, model, metric, codes) for model in sheet.models]
+    unequal = 0
     for (model, protocol), figures in found.items():
-        if not any(code in figures for code in codes):
-            continue
         reasons = list(dict.fromkeys(reason for row in figures.values() for reason in sheet.unequal(row)))
         unequal += bool(reasons)
+        tag = el("span", "no", class_="tag no") if reasons else el("span", "yes, as far as known", class_="tag")
+        verdict = el("td", tag, " ", "; ".join([protocol, *reasons]), class_="text")
         cells = [
-            el("td", points(figures[code].metrics[metric]), title=figures[code].origin)
+            el("td", points(figures[code].metrics[metric]), title=f"{code}, published: {figures[code].origin}")
             if code in figures
             else el("td", "–", class_="none")
             for code in codes
         ]
-        verdict: Child = [el("span", "no", class_="tag no"), " ", "; ".join(reasons)]
-        if not reasons:
-            verdict = el("span", "nothing known against it", class_="tag")
-        name = el("th", model, " ", el("span", "published", class_="tag"), scope="row")
-        rows.append(
-            el(
-                "tr",
-                name,
-                cells,
-                el("td", protocol, class_="text"),
-                el("td", verdict, class_="text"),
-                class_="published",
-            )
-        )
-    caption = f"{metric}, per cent, quoted from the model cards and not measured here. A dash: not published."
+        rows.append(el("tr", el("th", model, scope="row"), verdict, cells, class_="published"))
+    caption = (
+        f"{metric}, per cent. Published figures are in italics: quoted from the model cards, not measured here; those "
+        "of measured models come first. A dash: not published."
+    )
     figure = _figure(caption, heads, rows, "model", f"{sheet.title}, published {metric}")
-    summary = f"Published figures of {_count(len(rows), 'row')}, {unequal} of them under other conditions"
-    return el("details", el("summary", summary), figure, open=len(rows) <= _PUBLISHED_OPEN)
+    summary = (
+        f"Published figures beside the measured ones: {_count(len(found), 'row')}, {unequal} under other conditions"
+    )
+    return el("details", el("summary", summary), figure, open=len(found) <= _PUBLISHED_OPEN)
+
+
+def _measured_row(sheet: Sheet, model: str, metric: str, codes: Sequence[str]) -> Markup:
+    """Returns one measured row of the table of published figures."""
+    mean = next((one.value for one in sheet.means(model, metric) if one.name == "all"), None)
+    values = [mean if code == "mean" else sheet.value(model, code, metric) for code in codes]
+    cells = [el("td", points(value), class_="none" if value is None else None) for value in values]
+    verdict = el("td", el("span", "measured", class_="tag"), " ", sheet.conditions.protocol, class_="text")
+    return el("tr", el("th", model, scope="row"), verdict, cells)
 
 
 def _how(sheets: Sequence[Sheet], command: str) -> Markup:

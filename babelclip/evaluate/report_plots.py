@@ -34,7 +34,7 @@ def heat_map(sheet: Sheet, metric: str) -> str:
     left = 14 + _CHARACTER * max(map(len, names.values()))
     labels = [short_name(model) for model in sheet.models]
     longest = max(map(len, labels))
-    cell, row = max(52.0, min(120.0, 560 / len(labels))), 21.0
+    cell, row = max(48.0, min(92.0, 560 / len(labels))), 21.0
     slanted = longest * _CHARACTER > cell - 6
     top = 34 + (min(longest, 34) * 4.6 if slanted else 14)
     found = [value for m in sheet.models for c in sheet.languages if (value := sheet.value(m, c, metric)) is not None]
@@ -76,6 +76,12 @@ def short_name(model: str) -> str:
     return model.rstrip("/").rsplit("/", 1)[-1]
 
 
+def row_names(models: Sequence[str]) -> dict[str, str]:
+    """Returns what stands in a row's head: the last part of each name, or the whole where two would be equal."""
+    short = [short_name(model) for model in models]
+    return {model: name if short.count(name) == 1 else model for model, name in zip(models, short, strict=True)}
+
+
 def cost_plot(points: Mapping[str, tuple[float, float]], *, title: str, x_label: str, y_label: str, less: bool) -> str:
     """Returns quality against cost on a log axis, with the line of those that no other beats in both.
 
@@ -86,7 +92,7 @@ def cost_plot(points: Mapping[str, tuple[float, float]], *, title: str, x_label:
         y_label: what the vertical axis measures.
         less: a small x is good (size); otherwise a large one is (speed).
     """
-    width, height, left, top, bottom = 640.0, 380.0, 52.0, 40.0, 330.0
+    width, height, left, top, bottom = 470.0, 330.0, 48.0, 40.0, 282.0
     right = width - 20
     xs, ys = [x for x, _ in points.values()], [y for _, y in points.values()]
     x_low, x_high = math.log10(min(xs)) - 0.15, math.log10(max(xs)) + 0.15
@@ -161,14 +167,16 @@ def difference_plot(found: Sequence[Difference], *, title: str) -> str:
     """Returns a dot with its interval for each language, in points; what is surely above or below zero is coloured."""
     names = [language_name(one.language) for one in found]
     left = 14 + _CHARACTER * max(map(len, names))
-    width, row, top = 640.0, 19.0, 16.0
-    ends = [end for one in found for end in (*(one.interval or ()), one.value)]
-    reach = 100 * max(abs(min(ends)), abs(max(ends))) or 1.0
-    marks = svg.ticks(-reach, reach, 6, outside=False)
+    width, row, top = 480.0, 19.0, 16.0
+    ends: list[float] = [100 * end for one in found for end in (*(one.interval or ()), one.value, 0.0)]
+    # Zero always stands on the plot, with some room on its other side.
+    room = 0.08 * (max(ends) - min(ends)) or 1.0
+    first, last = float(min(ends) - room), float(max(ends) + room)
+    marks = svg.ticks(first, last, 6, outside=False)
     bottom = top + row * len(found)
 
     def place(points: float) -> float:
-        return left + (width - left - 50) * (points / reach + 1) / 2 + 4
+        return float(left + (width - left - 50) * (points - first) / (last - first) + 4)
 
     body = [svg.line(place(m), top, place(m), bottom, opacity=0.6 if abs(m) < 1e-9 else 0.12) for m in marks]
     body += [
