@@ -1,4 +1,4 @@
-"""`babelclip evaluate`: recall at k on pictures with captions, language by language."""
+"""`babelclip evaluate`: models on benchmarks, in every language, with the pictures encoded once."""
 
 from __future__ import annotations
 
@@ -8,70 +8,122 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from babelclip.data.captions import Captions
+    pass
 
 
 def evaluate(
-    models: list[str] = typer.Argument(..., metavar="MODEL...", help="Folders of models."),
+    models: list[str] | None = typer.Argument(None, metavar="MODEL...", help="Folders or names of models."),
+    dataset: list[str] | None = typer.Option(
+        None, "--dataset", metavar="NAME=DIR", help="A benchmark and where it lies; may be given several times."
+    ),
     captions: str = typer.Option(
-        ...,
-        "--captions",
-        help="Captions with text, lang and image: a file, whose pictures lie beside it, or a folder; docs/formats.md.",
+        "", "--captions", help="Captions of your own with text, lang and image: a file or a folder (docs/formats.md)."
     ),
     lang: str = typer.Option("all", "--lang", help="Languages, separated by commas, or all."),
-    dataset: str = typer.Option("", "--dataset", help="Name for the results. Default: the name of the caption file."),
-    out: Path | None = typer.Option(None, "--out", help="Write the results as JSON here."),
-    overwrite: bool = typer.Option(False, "--overwrite", help="Replace the file at --out."),
-    metric: str = typer.Option("R@10", "--metric", help="Metric of the table: R@1, R@5 or R@10."),
+    split: str = typer.Option("", "--split", help="Part of the benchmark. Default: the one that is reported on."),
+    protocol: str = typer.Option("", "--protocol", help="Another way to read it: first, lowercased, label, …"),
+    out: Path | None = typer.Option(
+        None, "--out", help="Folder of the results, one file a model and benchmark; or one file ending in .json."
+    ),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace results of other weights or settings."),
+    strict: bool = typer.Option(False, "--strict", help="Stop at what cannot be used instead of counting it."),
+    metric: str = typer.Option("", "--metric", help="Metric of the tables, such as R@1. Default: that of each task."),
+    cache: str = typer.Option("", "--cache", help="Folder where picture vectors are kept, or none."),
+    dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16 or int8."),
+    workers: int = typer.Option(0, "--workers", min=0, help="Processes that decode pictures; 0: threads."),
+    seed: int = typer.Option(0, "--seed", help="Of the confidence intervals."),
+    probe: bool = typer.Option(False, "--probe", help="Linear probe of classification benchmarks besides."),
+    train_split: str = typer.Option("train", "--train-split", help="What the probe learns from."),
+    val_split: str = typer.Option("", "--val-split", help="What its weight decay is chosen on. Default: a fifth."),
+    shots: str = typer.Option("all", "--shots", help="Training pictures a class: all, or numbers, as all,1,16."),
+    seeds: int = typer.Option(3, "--seeds", min=1, help="Draws of few shots."),
+    teacher: str = typer.Option("", "--teacher", help="Model to which fidelity is measured on parallel texts."),
+    every_pair: bool = typer.Option(False, "--every-pair", help="Translation between every two languages."),
+    list_datasets: bool = typer.Option(False, "--list-datasets", help="List the benchmarks and the files they need."),
 ) -> None:
-    """Measure text-to-image and image-to-text retrieval in every language of a caption file.
+    """Measure models: retrieval, zero-shot classification, probes, sentence similarity, translation retrieval.
 
-    Pictures are encoded once a model, whatever the number of languages.
+    Pictures are encoded once a model and kept; all languages run over that. The same command after an interruption
+    goes on where it stopped, and results are never overwritten in silence.
 
     \b
     Examples:
-      babelclip evaluate demo/student --captions captions.jsonl
-      babelclip evaluate demo/teacher demo/student --captions captions.jsonl --lang sv,de,hi --out results/mine.json
+      babelclip evaluate demo/teacher demo/student --captions captions.jsonl --lang sv,de,hi --out results/
+      babelclip evaluate demo/student --dataset xm3600=~/xm3600 --dataset xtd10=~/xtd10 --out results/
+      babelclip evaluate demo/student --dataset cifar10=~/cifar10 --probe --shots all,1,16
+      babelclip evaluate demo/student --dataset multi30k-texts=~/multi30k --teacher demo/teacher
+      babelclip evaluate --list-datasets
     """
-    import babelclip
-    from babelclip.data.sources import image_root, read_all
-    from babelclip.evaluate.report import markdown_table, write_results
-    from babelclip.evaluate.retrieval import evaluate_retrieval
+    if list_datasets:
+        typer.echo(_listed())
+        return
+    from babelclip.evaluate.run import Plan, failures_of, run, with_cache
+    from babelclip.evaluate.summary import summary
+    from babelclip.evaluate.tasks import Settings
 
-    wanted = None if lang == "all" else [code.strip() for code in lang.split(",")]
-    # Texts beside pictures do not say their language, and one that is asked for alone says it.
-    told = wanted[0] if wanted is not None and len(wanted) == 1 and Path(captions).is_dir() else None
-    rows = read_all(captions, lang=told).require_images()
-    _refuse_tars(captions, rows)
-    images = list(dict.fromkeys(rows.table.column("image").to_pylist()))
-    results = []
-    for model in models:
-        clip = babelclip.load(model)
-        results += evaluate_retrieval(
-            clip,
-            rows,
-            pictures=[image_root(captions) / image for image in images],
-            image_ids=images,
-            dataset=dataset or Path(captions).name.split(".")[0],
-            languages=wanted,
-            name=clip.name or model,
-            progress=True,
-        )
-    if out is not None:
-        write_results(results, out, overwrite=overwrite)
-    for direction in ("t2i", "i2t"):
-        typer.echo(f"\n{metric}, {direction}\n")
-        typer.echo(markdown_table(results, direction=direction, metric=metric))
+    plan = Plan(
+        models=models or [],
+        datasets=_specs(dataset or [], captions),
+        languages=None if lang == "all" else [code.strip() for code in lang.split(",")],
+        split=split,
+        protocol=protocol,
+        out=out,
+        overwrite=overwrite,
+        strict=strict,
+        dtype=dtype,
+        workers=workers,
+        settings=Settings(seed=seed, probe=probe, shots=_shots(shots), probe_seeds=seeds, every_pair=every_pair),
+        teacher=teacher,
+        train_split=train_split,
+        validation_split=val_split,
+    )
+    outcome = run(with_cache(plan, cache), progress=True, tell=lambda line: typer.echo(line, err=True))
+    for path in outcome.kept:
+        typer.echo(f"{path}: complete already", err=True)
+    typer.echo(summary(outcome.results, metric))
+    failures = list(failures_of(outcome))
+    for line in failures:
+        typer.echo(f"failed: {line}", err=True)
+    if failures:
+        raise typer.Exit(1)
 
 
-def _refuse_tars(source: str, rows: Captions) -> None:
-    from babelclip.data.sources import image_root
+def _specs(given: list[str], captions: str) -> list[str]:
+    """Returns the benchmarks; with captions, a `--dataset` without `=` is what results call them."""
+    if not captions:
+        return [_expanded(spec) for spec in given]
+    names = [spec for spec in given if "=" not in spec]
+    name = names[0] if names else Path(captions).name.split(".")[0]
+    return [f"captions={captions},name={name}", *(_expanded(spec) for spec in given if "=" in spec)]
+
+
+def _expanded(spec: str) -> str:
+    """Returns the benchmark with `~` in its path replaced: a shell does that only at the start of a word."""
+    name, equals, path = spec.partition("=")
+    return f"{name}{equals}{Path(path).expanduser()}" if path.startswith("~") else spec
+
+
+def _shots(words: str) -> tuple[int | None, ...]:
     from babelclip.errors import BabelclipError
 
-    first = str(rows.table["image"][0])
-    tar, inside, _ = first.partition("::")
-    if inside and (image_root(source) / tar).is_file():
-        raise BabelclipError(
-            f"{source} has its pictures inside tars, such as {first}, and evaluate opens files. Unpack them into a "
-            f"folder (tar -xf {tar}) and give that."
+    numbers: list[int | None] = []
+    for word in words.split(","):
+        if word.strip() != "all" and not word.strip().isdecimal():
+            raise BabelclipError(f"--shots {words!r} holds {word!r}; it takes all and numbers, for example all,1,16.")
+        numbers.append(None if word.strip() == "all" else int(word))
+    return tuple(numbers)
+
+
+def _listed() -> str:
+    from babelclip.evaluate.benchmarks import entries
+
+    parts = []
+    for entry in entries():
+        tree = "\n".join(f"    {line}" for line in entry.tree.strip().splitlines())
+        protocols = f"; protocols: {', '.join(entry.protocols)}" if entry.protocols else ""
+        parts.append(
+            f"{entry.name}  ({entry.task}) {entry.title}\n"
+            f"  languages: {entry.languages}; splits: {', '.join(entry.splits)}{protocols}\n"
+            f"  published: {entry.published}; licence: {entry.licence}\n{tree}\n"
         )
+    return "\n".join(parts)

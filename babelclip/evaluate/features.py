@@ -33,6 +33,8 @@ from babelclip.store import EmbeddingStore
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from torch import nn
+
     from babelclip.evaluate.benchmarks.sets import Pictures
     from babelclip.models.image import ImageEncoder
     from babelclip.models.preprocess import Preprocess
@@ -130,21 +132,14 @@ def encode_pictures(
 def tower_key(tower: ImageEncoder, space: str) -> str:
     """Returns the name of what decides on a picture's vector: equal names mean equal vectors of equal pictures."""
     import PIL
-    import torch
 
-    weights, weight = hashlib.sha256(), next(tower.parameters())
-    for name, tensor in sorted(tower.state_dict().items()):
-        weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        weights.update(memoryview(flat.view(torch.uint8).numpy()))
+    weight = next(tower.parameters())
     config: Any = getattr(tower.backbone, "config", None)
     facts = {
         "version": _VERSION,
         "space": space,
-        "weights": weights.hexdigest(),
-        "backbone": json.loads(
-            json.dumps(config.to_dict() if hasattr(config, "to_dict") else str(config), default=str)
-        ),
+        "weights": weights_checksum(tower),
+        "backbone": config.to_dict() if hasattr(config, "to_dict") else str(config),
         "head": tower.head_layers,
         "preprocess": dataclasses.asdict(tower.preprocess),
         "dtype": str(weight.dtype),
@@ -152,6 +147,20 @@ def tower_key(tower: ImageEncoder, space: str) -> str:
         "pillow": PIL.__version__,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def weights_checksum(module: nn.Module) -> str:
+    """Returns the SHA-256 of names, shapes, types and values of all weights of a module."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @dataclass

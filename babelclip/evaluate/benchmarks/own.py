@@ -17,12 +17,16 @@ GROUPED = "label"
 
 
 def read_captions_source(request: Request) -> RetrievalSet:
-    """Returns the set of any captions source; with `label`, pictures of one label are equally relevant."""
+    """Returns the set of any captions source; with `label`, pictures of one label are equally relevant.
+
+    Texts that name no language are in the one that was asked for, where that is one.
+    """
     lang = request.languages[0] if request.languages and len(request.languages) == 1 else None
     try:
         captions = sources.read_all(request.root, lang=lang, strict=request.strict)
     except BabelclipError as error:
-        if lang is None and "no language" in str(error):
+        # A folder of pictures is usually in English; of captions told as such, the language is asked for.
+        if lang is None and request.entry.name == "folder" and "no language" in str(error):
             captions = sources.read_all(request.root, lang="en", strict=request.strict)
         else:
             raise
