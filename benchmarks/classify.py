@@ -40,8 +40,8 @@ RECIPE = Path(__file__).parent.parent / "recipes" / "classify-cifar10.toml"
 CHINESE = ["飞机", "汽车", "鸟", "猫", "鹿", "狗", "青蛙", "马", "船", "卡车"]
 CHINESE_TEMPLATES = ["{}", "一张{}的照片"]
 SHORT = [
-    "train.batch_size=32", "train.steps=60", "train.warmup_steps=6", "train.validate_every=30", "train.save_every=15",
-    "student.freeze_embeddings=true",
+    "train.batch_size=24", "train.steps=40", "train.warmup_steps=4", "train.validate_every=0", "train.save_every=10",
+    "train.keep=last", "student.freeze_embeddings=true", "classify.interpolate=0,0.5,1",
 ]  # fmt: skip
 RUNS: dict[str, list[str]] = {
     "heads": [],
@@ -50,7 +50,7 @@ RUNS: dict[str, list[str]] = {
     "lora": [*SHORT, "classify.trainable=lora", "train.lr=5e-4"],
     "all": [*SHORT, "classify.trainable=all", "train.lr=2e-5"],
     # The rate of AltCLIP's script, for what it costs; its loss would be refused.
-    "all, 1e-4": [*SHORT, "classify.trainable=all", "train.lr=1e-4", "train.keep=last"],
+    "all, 1e-4": [*SHORT, "classify.trainable=all", "train.lr=1e-4"],
 }
 
 

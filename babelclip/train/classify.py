@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,11 +27,11 @@ from babelclip import languages
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path, read_json, write_json
 from babelclip.models.clip import Clip
-from babelclip.models.decoding import decoder_pool
 from babelclip.train import loop, lora, losses, pictures
 from babelclip.train.class_batches import ClassBatches, PromptTexts
-from babelclip.train.class_inputs import LabelledPictures, Prompts, hold_out, prompts_of, read_class_folder
+from babelclip.train.class_inputs import LabelledPictures, Prompts, hold_out, read_class_folder
 from babelclip.train.class_scores import Scorer
+from babelclip.train.class_sets import open_pictures, open_prompts, part_of
 from babelclip.train.device import training_device, versions
 from babelclip.train.gather import clip_rows, sigmoid_rows, similarities
 from babelclip.train.interpolate import Point, snapshot, sweep
@@ -147,7 +146,7 @@ def train_classify(
     recipe = _resolved(clip, recipe)
     assert clip.text is not None  # _resolved refuses a clip without
     assert clip.image is not None
-    prompts = _prompts(clip, given.classes, recipe)
+    prompts = open_prompts(clip, given.classes, recipe)
     if validation is None:
         given, validation = hold_out(given, recipe.classify.validation_share, recipe.train.seed)
     sets = {"train": given, "validation": validation} | ({} if test is None else {"test": test})
@@ -157,8 +156,8 @@ def train_classify(
     out.mkdir(parents=True, exist_ok=True)
     of_text, of_image = recipe.towers.text, recipe.towers.image
     with contextlib.ExitStack() as stack:
-        images, sets, places, skipped = _pictures(clip, sets, recipe, out, processes, stack, progress)
-        texts = [PromptTexts(each, clip.text, _part(of_text)) for each in prompts]
+        images, sets, places, skipped = open_pictures(clip, sets, recipe, out, processes, stack, progress)
+        texts = [PromptTexts(each, clip.text, part_of(of_text)) for each in prompts]
         data = ClassBatches(sets["train"], places["train"], images, texts[0], recipe)
         pair = Pair.of(clip, recipe, text=of_text != "locked", image=of_image != "locked").to(device)
         held = {name: (places[name], sets[name].labels) for name in sets if name != "train"}
@@ -228,82 +227,6 @@ def _resolved(clip: Clip, recipe: Recipe) -> Recipe:
         towers=dataclasses.replace(recipe.towers, text=text, image=image),
         loss=Loss(name="sigmoid" if settings.loss == "sigmoid" else "clip"),
     )
-
-
-def _prompts(clip: Clip, classes: tuple[str, ...], recipe: Recipe) -> list[Prompts]:
-    """Returns the prompts that are trained on, and those of the second language if there is one."""
-    settings = recipe.classify
-    found = [prompts_of(classes, settings.lang, settings.names, settings.templates)]
-    if settings.second_lang:
-        second = (settings.second_lang, settings.second_names, settings.second_templates)
-        found.append(prompts_of(classes, *second, second=True))
-    if len({prompts.lang for prompts in found}) < len(found):
-        raise BabelclipError(
-            f"classify.second_lang = {settings.second_lang!r} is the language that is trained on: name another, in "
-            "which the run shows what it costs, or leave it out."
-        )
-    for prompts in found:
-        if clip.languages and not languages.covers(clip.languages, prompts.lang):
-            _LOG.warning("%s was not trained on %s; it may be poor there.", clip.name or "The model", prompts.lang)
-    return found
-
-
-def _part(trainable: str) -> str:
-    return {"locked": "", "head": "head"}.get(trainable, "tower")
-
-
-def _pictures(
-    clip: Clip,
-    sets: dict[str, LabelledPictures],
-    recipe: Recipe,
-    out: Path,
-    processes: Processes,
-    stack: contextlib.ExitStack,
-    progress: bool,
-) -> tuple[pictures.PictureInputs, dict[str, LabelledPictures], dict[str, np.ndarray], dict[str, int]]:
-    """Returns how pictures are read, the sets without unreadable ones as far as known, places in it, and the count."""
-    assert clip.image is not None  # checked by the caller
-    names = list(dict.fromkeys(str(path) for each in sets.values() for path in each.paths))
-    number = {name: place for place, name in enumerate(names)}
-    skipped: dict[str, int] = {}
-    part, data = _part(recipe.towers.image), recipe.data
-    images: pictures.PictureInputs
-    if part == "tower":
-        pool = stack.enter_context(decoder_pool(data.workers, len(names)))
-        paths = [Path(name) for name in names]
-        images = pictures.Pixels(clip.image.preprocess, paths, pool, strict=data.strict)
-    else:
-        with processes.main_first():
-            store = pictures.computed_once(
-                clip.image,
-                {name: Path(name) for name in names},
-                out / ("image_pooled" if part else "image_features"),
-                space=clip.space,
-                model=clip.name or clip.space,
-                workers=data.workers,
-                strict=data.strict,
-                before_head=bool(part),
-                progress=progress and processes.writes,
-            )
-        there = store.find(names) >= 0
-        if not there.all():
-            skipped[pictures.UNREADABLE] = int((~there).sum())
-        names = [name for name, found in zip(names, there.tolist(), strict=True) if found]
-        number = {name: place for place, name in enumerate(names)}
-        sets = {key: _readable(each, key, number) for key, each in sets.items()}
-        images = pictures.Vectors(store, names, "pooled_pictures" if part else "pictures")
-    places = {key: np.asarray([number[str(path)] for path in each.paths]) for key, each in sets.items()}
-    return images, sets, places, skipped
-
-
-def _readable(given: LabelledPictures, name: str, number: Mapping[str, int]) -> LabelledPictures:
-    left = given.take(np.flatnonzero([str(path) in number for path in given.paths]))
-    for label, class_name in enumerate(given.classes):
-        if not (left.labels == label).any():
-            raise BabelclipError(
-                f"No picture of class {class_name!r} for {name} can be read: check its files, or remove the class."
-            )
-    return left
 
 
 def _before(scorer: Scorer, out: Path, resume: bool, processes: Processes) -> Scores:
