@@ -25,12 +25,19 @@ _WNIDS = Path(__file__).with_name("imagenet_wnids.txt")
 
 
 def read_class_folders(request: Request) -> ClassificationSet:
-    """Returns the set of `DIR/CLASS/picture` or `DIR/SPLIT/CLASS/picture`; folders name the classes in English."""
+    """Returns the set of `DIR/CLASS/picture` or `DIR/SPLIT/CLASS/picture`.
+
+    Folders name the classes in English; one that is a number is the class of that number in a list of names.
+    """
     split, folders = _class_folders(request)
     names = [folder.name for folder in folders]
-    numbers = all(name.isdecimal() for name in names)
-    found = names_of(request, own=() if numbers else names)
-    return _gathered(request, folders, range(len(folders))).build(split, names=found, classes=tuple(names))
+    if not all(name.isdecimal() for name in names):
+        pictures = _gathered(request, folders, range(len(folders)))
+        return pictures.build(split, names=names_of(request, own=names), classes=tuple(names))
+    found = names_of(request)
+    pictures = _gathered(request, folders, [int(name) for name in names])
+    count = max(pictures.n_classes, *map(len, found.classnames.values()))
+    return pictures.build(split, names=found, classes=tuple(map(str, range(count))))
 
 
 def read_imagenet(request: Request) -> ClassificationSet:

@@ -68,23 +68,25 @@ def names_of(
         BabelclipError: a file is damaged, or a language asked for has no names.
     """
     keys = keys or (request.title, request.entry.name, *request.entry.aliases)
-    found = ClassNames()
+    found, there = ClassNames(), set()
     for path in _files(request, (_NAMES, ".txt")):
         lang = _language(path, _NAMES)
-        if lang is None or not request.wants(lang) or lang in found.classnames:
+        names = None if lang is None or lang in found.classnames else _name_list(path, keys)
+        if lang is None or names is None:
             continue
-        names = _name_list(path, keys)
-        if names is None:
+        there.add(lang)
+        if not request.wants(lang):
             continue
         if take is not None and len(names) > int(take.max(initial=0)):
             names = [names[place] for place in take]
         found.classnames[lang], found.name_files[lang] = names, str(path)
+    there |= {"en"} if own else set()
     if own and "en" not in found.classnames and request.wants("en"):
         found.classnames["en"] = [name.replace("_", " ") for name in own]
         found.name_files["en"] = OWN
-    if not found.classnames:
+    if not there:
         raise request.missing(f"class names ({'*' + _NAMES}, classnames.txt or label.txt; or names=DIR)")
-    request.check_languages(found.classnames)
+    request.check_languages(there)
     _add_templates(request, found, keys)
     return found
 

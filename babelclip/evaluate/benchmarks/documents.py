@@ -17,8 +17,8 @@ from babelclip.evaluate.benchmarks.request import Request, iter_jsonl, language_
 from babelclip.evaluate.benchmarks.sets import RetrievalSet
 
 NOT_A_LIST = "captions are not in a list"
-# `annotations[].source` of COCO-CN as NLLB-CLIP publishes it.
-_COCO_SOURCES = {"zhm": "zh", "zhb": "zh"}
+# `annotations[].source` of COCO-CN as NLLB-CLIP publishes it: written by people, or translated by them.
+_WRITTEN, _TRANSLATED = "cn", "zhm"
 _WIT_FILE = re.compile(r"(?:wit_)?(test|val|train)(?:_([a-z]{2,3}))?\.jsonl(?:\.gz)?")
 
 
@@ -153,14 +153,15 @@ def _read_coco_annotations(request: Request, path: Path, images: list[Any], anno
             rows.add_picture(image["file_name"])
         else:
             rows.skips.add("no id and file_name", f"{path}, images[{number}]")
-    chinese = request.entry.name.endswith("-cn")
+    lang = "zh" if request.entry.name.endswith("-cn") else "en"
+    other = _WRITTEN if request.protocol == "translated" else _TRANSLATED
     for number, item in enumerate(annotations):
         where = f"{path}, annotations[{number}]"
         if not isinstance(item, dict) or item.get("image_id") not in names:
             rows.skips.add("caption of a picture that the file does not name", where)
             continue
-        lang = _COCO_SOURCES.get(str(item.get("source")), "zh" if chinese else "en")
-        rows.add(names[item["image_id"]], lang, _joined(item.get("caption"), lang), where)
+        if lang == "en" or item.get("source") != other:
+            rows.add(names[item["image_id"]], lang, _joined(item.get("caption"), lang), where)
     return rows.build(request.split or request.entry.splits[0])
 
 
@@ -199,7 +200,10 @@ def read_wit(request: Request) -> RetrievalSet:
             files.setdefault(match.group(1), {})[match.group(2) or ""] = path
     split = request.choose_split(files)
     rows = CaptionRows(request)
+    there = {code: language_of(code) for code in files[split] if code}
     for code, path in sorted(files[split].items()):
+        if code and not request.wants(there[code] or ""):
+            continue  # each language has pictures of its own
         for where, row in iter_jsonl(path, rows.skips):
             lang = language_of(str(row.get("language") or code))
             name = rows.present_or_first(_wit_names(row))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -41,7 +42,7 @@ class PictureFinder:
             return None
         for folder in self._folders or [Path()] * self._anywhere:
             path = folder / plain
-            if path.is_file() and (mark or path.suffix.lower() in picture_suffixes()):
+            if os.path.isfile(path) and (mark or path.suffix.lower() in picture_suffixes()):
                 return f"{path}::{inside}" if mark else path
         return None if mark else self._by_name(pure)
 
