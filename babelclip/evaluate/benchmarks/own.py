@@ -7,30 +7,27 @@ from pathlib import Path
 
 from babelclip.data import sources
 from babelclip.data.captions import NO_PICTURE, Captions
-from babelclip.errors import BabelclipError
 from babelclip.evaluate.benchmarks.captioned import CaptionRows
 from babelclip.evaluate.benchmarks.pictures import PictureFinder
 from babelclip.evaluate.benchmarks.request import Request
 from babelclip.evaluate.benchmarks.sets import RetrievalSet
 
 GROUPED = "label"
+# Kinds of folders that have no place for a language.
+_WITHOUT_LANGUAGE = ("pictures with texts", "webdataset", "img2dataset")
 
 
 def read_captions_source(request: Request) -> RetrievalSet:
     """Returns the set of any captions source; with `label`, pictures of one label are equally relevant.
 
-    Texts that name no language are in the one that was asked for, where that is one.
+    Texts that name no language are in the one that was asked for, where that is one; in a folder else in English.
     """
-    lang = request.languages[0] if request.languages and len(request.languages) == 1 else None
-    try:
-        captions = sources.read_all(request.root, lang=lang, strict=request.strict)
-    except BabelclipError as error:
-        # A folder of pictures is usually in English; of captions told as such, the language is asked for.
-        if lang is None and request.entry.name == "folder" and "no language" in str(error):
-            captions = sources.read_all(request.root, lang="en", strict=request.strict)
-        else:
-            raise
-    return _of_captions(request, captions, sources.image_root(request.root))
+    single = request.languages[0] if request.languages and len(request.languages) == 1 else None
+    lang = single or ("en" if request.entry.name == "folder" else None)
+    captions = sources.read_all(request.root, lang=lang, strict=request.strict)
+    told = single is not None or sources.kind_of(request.root) not in _WITHOUT_LANGUAGE
+    notes = () if told or lang is None else (f"texts that name no language count as {lang}",)
+    return _of_captions(request, captions, sources.image_root(request.root), notes)
 
 
 def read_builtin(request: Request) -> RetrievalSet:
@@ -38,7 +35,7 @@ def read_builtin(request: Request) -> RetrievalSet:
     return read_captions_source(request)
 
 
-def _of_captions(request: Request, captions: Captions, root: Path) -> RetrievalSet:
+def _of_captions(request: Request, captions: Captions, root: Path, notes: tuple[str, ...]) -> RetrievalSet:
     folder = request.images or root
     rows = CaptionRows(request, PictureFinder([folder], anywhere=True))
     grouped = request.protocol == GROUPED or request.entry.name == "builtin"
@@ -49,5 +46,5 @@ def _of_captions(request: Request, captions: Captions, root: Path) -> RetrievalS
         rows.add_picture(row["image"], group=row["label"] if grouped and row["label"] else None)
         rows.add(row["image"], row["lang"], row["text"], f"caption {row['id']}")
     skipped = Counter(captions.skipped)
-    notes = tuple(f"{count} left out: {reason}" for reason, count in sorted(skipped.items()))
+    notes += tuple(f"{count} left out: {reason}" for reason, count in sorted(skipped.items()))
     return rows.build(request.split or request.entry.splits[0], notes=notes)

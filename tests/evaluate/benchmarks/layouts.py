@@ -387,11 +387,6 @@ LAYOUTS: dict[str, Callable[[Path], str]] = {
 }
 
 
-def options(name: str) -> dict[str, list[str]]:
-    """What a miniature has to be told: texts beside pictures do not say their language."""
-    return {"languages": ["en"]} if name == "folder" else {}
-
-
 def made(name: str, root: Path) -> str:
     """Writes the miniature of a benchmark and returns its spec, `NAME=...`."""
     return f"{name}={LAYOUTS[name](root / name)}"

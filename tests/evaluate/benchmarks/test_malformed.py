@@ -15,7 +15,7 @@ from babelclip.errors import BabelclipError
 from babelclip.evaluate.benchmarks import find_entry, open_benchmark
 from babelclip.evaluate.benchmarks.sets import RetrievalSet, SelectionSet, SentencePairs
 from tests.data.layouts import write_tar
-from tests.evaluate.benchmarks.layouts import COCO, FLICKR, LAYOUTS, MARK, made, options, write_json
+from tests.evaluate.benchmarks.layouts import COCO, FLICKR, LAYOUTS, MARK, made, write_json
 
 TEXT_ENDINGS = (".txt", ".json", ".jsonl", ".tsv", ".csv", ".en", ".de", ".cs", ".fr", ".sv", ".devtest", ".dev")
 WITHOUT_TEXT_FILES = {"cifar100", "imagenet1k", "imagenetv2"}
@@ -56,54 +56,54 @@ def spoil(root: Path, old: bytes, new: bytes) -> int:
 @pytest.mark.parametrize("name", sorted(set(LAYOUTS) - WITHOUT_TEXT_FILES))
 def test_windows_line_ends_and_byte_order_marks_change_nothing(name, tmp_path):
     spec = made(name, tmp_path)
-    clean = facts(open_benchmark(spec, **options(name)))
+    clean = facts(open_benchmark(spec))
     files = text_files(tmp_path)
     assert files
     for path in files:
         path.write_bytes(codecs.BOM_UTF8 + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert facts(open_benchmark(spec, **options(name))) == clean
+    assert facts(open_benchmark(spec)) == clean
 
 
 @pytest.mark.parametrize("name", WITH_PICTURE_FILES)
 def test_a_missing_picture_is_counted_and_named_and_an_error_with_strict(name, tmp_path):
     spec = made(name, tmp_path)
-    whole = open_benchmark(spec, **options(name))
+    whole = open_benchmark(spec)
     source = Path(whole.pictures.sources[1])
     source.unlink()
     if name == "folder":
         with pytest.raises(BabelclipError, match="text without picture"):
-            open_benchmark(spec, strict=True, **options(name))
-        assert len(open_benchmark(spec, **options(name)).pictures) == 1
+            open_benchmark(spec, strict=True)
+        assert len(open_benchmark(spec).pictures) == 1
         return
-    found = open_benchmark(spec, **options(name))
+    found = open_benchmark(spec)
     assert len(found.pictures) < len(whole.pictures)
     told = " ".join(found.notes)
     assert "picture is not there" in told
     if isinstance(found, RetrievalSet):
         assert "1 of 2 pictures are not there: figures do not compare" in told
     with pytest.raises(BabelclipError, match="With strict everything must be usable"):
-        open_benchmark(spec, strict=True, **options(name))
+        open_benchmark(spec, strict=True)
 
 
 @pytest.mark.parametrize("name", WITH_PICTURE_FILES)
 def test_no_picture_at_all_is_one_error(name, tmp_path):
     spec = made(name, tmp_path)
-    for source in open_benchmark(spec, **options(name)).pictures.sources:
+    for source in open_benchmark(spec).pictures.sources:
         Path(source).unlink()
     with pytest.raises(BabelclipError):
-        open_benchmark(spec, **options(name))
+        open_benchmark(spec)
 
 
 @pytest.mark.parametrize("name", WITH_MARK)
 def test_bytes_that_are_no_text_cost_one_caption_and_not_the_file(name, tmp_path):
     spec = made(name, tmp_path)
-    clean = open_benchmark(spec, **options(name))
+    clean = open_benchmark(spec)
     assert spoil(tmp_path, MARK.encode(), b"\xff" * len(MARK))  # as long, because a tar says how long members are
-    found = open_benchmark(spec, **options(name))
+    found = open_benchmark(spec)
     assert any("UTF-8" in note for note in found.notes), found.notes
     assert facts(found) != facts(clean)
     with pytest.raises(BabelclipError):
-        open_benchmark(spec, strict=True, **options(name))
+        open_benchmark(spec, strict=True)
 
 
 @pytest.mark.parametrize(

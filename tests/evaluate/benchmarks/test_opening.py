@@ -17,7 +17,7 @@ from babelclip.evaluate.benchmarks.sets import (
     SentencePairs,
 )
 from babelclip.languages import UnknownLanguageError
-from tests.evaluate.benchmarks.layouts import COCO, LAYOUTS, made, options
+from tests.evaluate.benchmarks.layouts import COCO, LAYOUTS, made
 
 KINDS = {
     "retrieval": RetrievalSet,
@@ -41,7 +41,7 @@ def test_every_benchmark_of_the_list_has_a_miniature():
 
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
 def test_benchmark_opens_from_the_layout_of_its_authors(name, tmp_path):
-    found = open_benchmark(made(name, tmp_path), **options(name))
+    found = open_benchmark(made(name, tmp_path))
     entry = find_entry(name)
     assert isinstance(found, KINDS[entry.task])
     assert found.name == name

@@ -151,8 +151,11 @@ def test_own_captions_are_read_from_any_source_of_captions(tmp_path):
     beside = open_benchmark(made("folder", tmp_path), languages=["de"])
     assert beside.languages == ("de",)
     assert len(beside.captions) == 3
+    english = open_benchmark(f"folder={tmp_path / 'folder'}")
+    assert english.languages == ("en",)
+    assert "texts that name no language count as en" in english.notes
     with pytest.raises(BabelclipError, match="no language"):
-        open_benchmark(f"folder={tmp_path / 'folder'}")
+        open_benchmark(f"captions={tmp_path / 'folder'}")
     absolute = tmp_path / "absolute.jsonl"
     jsonl(
         absolute, {"image": str(tmp_path / "captions/a.jpg"), "text": "hund", "lang": "sv"}, {"text": "x", "lang": "sv"}
