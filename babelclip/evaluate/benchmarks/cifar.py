@@ -19,7 +19,7 @@ from babelclip.evaluate.benchmarks.class_folders import read_class_folders
 from babelclip.evaluate.benchmarks.class_names import names_of
 from babelclip.evaluate.benchmarks.classified import LabelledPictures
 from babelclip.evaluate.benchmarks.request import Request
-from babelclip.evaluate.benchmarks.sets import ClassificationSet
+from babelclip.evaluate.benchmarks.sets import ClassificationSet, PixelPicture
 
 _PIXELS = 3 * 32 * 32
 _LARGEST_PICKLE = 256 << 20
@@ -61,7 +61,7 @@ def read_cifar(request: Request) -> ClassificationSet:
     pictures = LabelledPictures(request)
     for path, pixels, labels in parts:
         for number, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
-            pictures.add(f"{path.stem}/{number:05d}", picture, int(label))
+            pictures.add(f"{path.stem}/{number:05d}", PixelPicture(32, 32, picture.tobytes()), int(label))
     return pictures.build(split, names=names_of(request, own=own_names), classes=tuple(own_names))
 
 
@@ -77,7 +77,7 @@ def _binary(path: Path, labels: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray
 
 
 def _upright(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Planes (N, 3072) to pictures (N, 32, 32, 3), without a copy."""
+    """Returns pictures (N, 32, 32, 3) of planes (N, 3072), without a copy."""
     pictures: npt.NDArray[np.uint8] = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return pictures
 

@@ -61,8 +61,30 @@ class Base64Picture:
         return f"{self.file}, byte {self.offset}"
 
 
-# What `models.preprocess.open_picture` opens: a path, also `shard.tar::0001.jpg`; uint8 pixels (H, W, 3); base64.
-Source = str | Path | npt.NDArray[np.uint8] | Base64Picture
+@dataclasses.dataclass(frozen=True)
+class PixelPicture:
+    """A small picture in memory (CIFAR), which equals another of the same pixels.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        pixels: height x width x 3 bytes, red, green, blue.
+    """
+
+    width: int
+    height: int
+    pixels: bytes = dataclasses.field(repr=False)
+
+    def read_bytes(self) -> bytes:
+        """Returns the picture as a file of the format PPM: a line of sizes and the pixels as they are."""
+        return b"P6 %d %d 255\n" % (self.width, self.height) + self.pixels
+
+    def __str__(self) -> str:
+        return f"{self.width} x {self.height} pixels"
+
+
+# What `models.preprocess.open_picture` opens: a path, also `shard.tar::0001.jpg`; or what gives the bytes of a file.
+Source = str | Path | Base64Picture | PixelPicture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +93,7 @@ class Pictures:
 
     Attributes:
         ids: N distinct ids; captions name their picture by one.
-        sources: N files, members of tars, or small arrays, in the order of the ids.
+        sources: N files, members of tars, rows of base64 or pixels, in the order of the ids; all of them hashable.
     """
 
     ids: tuple[str, ...]
@@ -99,9 +121,9 @@ class Pictures:
             OSError: the file is not there.
         """
         source = self.sources[position]
-        if isinstance(source, np.ndarray):
-            digest = hashlib.blake2b(source.tobytes(), digest_size=16).hexdigest()
-            return f"pixels {'x'.join(map(str, source.shape))} {digest}"
+        if isinstance(source, PixelPicture):
+            digest = hashlib.blake2b(source.pixels, digest_size=16).hexdigest()
+            return f"{source.width}x{source.height} pixels {digest}"
         if isinstance(source, Base64Picture):
             return f"{_file_key(source.file)}::{source.offset}+{source.size}"
         tar, mark, member = os.fspath(source).partition(".tar::")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,6 +11,7 @@ from babelclip.evaluate.benchmarks.sets import (
     ClassificationSet,
     ParallelTexts,
     Pictures,
+    PixelPicture,
     RetrievalSet,
     SelectionSet,
     SentencePairs,
@@ -168,5 +168,8 @@ def test_content_key_follows_the_content_and_not_the_reader(tmp_path):
     path = found.sources[0]
     path.write_bytes(path.read_bytes() + b" ")
     assert found.content_key(0) != key
-    pixels = Pictures(("a",), (np.zeros((2, 2, 3), np.uint8),))
-    assert pixels.content_key(0) == Pictures(("b",), (np.zeros((2, 2, 3), np.uint8),)).content_key(0)
+    red, same, blue = (PixelPicture(1, 1, pixel) for pixel in (b"\xff\0\0", b"\xff\0\0", b"\0\0\xff"))
+    pixels = Pictures(("a", "b", "c"), (red, same, blue))
+    assert pixels.content_key(0) == pixels.content_key(1) != pixels.content_key(2)
+    assert len(set(pixels.sources)) == 2
+    assert pixels.open(2).getpixel((0, 0)) == (0, 0, 255)
