@@ -109,7 +109,8 @@ def ours(folder: Path, seed: int) -> list[dict]:
 def packages(python: str) -> dict[str, str]:
     """The versions in an environment that decide its results."""
     names = ("torch", "torchvision", "transformers", "tokenizers", "open_clip_torch", "timm", "sentence-transformers",
-             "multilingual-clip", "clip-anytorch", "diffusers", "tensorflow-cpu", "numpy", "pillow")  # fmt: skip
+             "multilingual-clip", "clip-anytorch", "diffusers", "clip-benchmark",
+             "pytrec_eval-terrier", "tensorflow-cpu", "numpy", "pillow")  # fmt: skip
     code = (
         "import json\nfrom importlib.metadata import PackageNotFoundError, version\nfound = {}\n"
         f"for name in {names!r}:\n"

@@ -22,6 +22,9 @@ import torch
 
 import babelclip
 from babelclip.errors import BabelclipError
+from babelclip.evaluate.classification import multi_label, single_label
+from babelclip.evaluate.metrics import recall_at_k, same_group
+from babelclip.evaluate.selection import item_scores
 from babelclip.models.checkpoints.files.preprocess_files import (
     openai_preprocess,
     preprocess_from_hf,
@@ -122,10 +125,39 @@ def contrastive_losses(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
+def metric_cases(folder: Path) -> Iterator[dict]:
+    """One case for each figure of evaluation."""
+    with np.load(folder / "expected.npz") as archive:
+        expected = dict(archive)
+    for name, figure in evaluation_metrics(expected).items():
+        yield {"case": folder.name, "array": name, "items": 1, "max_abs": abs(figure - float(expected[name]))}
+
+
+def evaluation_metrics(given: dict[str, np.ndarray]) -> dict[str, float]:
+    """Our figures on the vectors in `given`, by the names that it has."""
+    own, every = given["own"], np.arange(len(given["pictures"]))
+    directions = {
+        "t2i": recall_at_k(given["texts"], given["pictures"], same_group(own, every)),
+        "i2t": recall_at_k(given["pictures"], given["texts"], same_group(every, own)),
+    }
+    found = {f"{direction}_{name}": value for direction, means in directions.items() for name, value in means.items()}
+    found |= {
+        f"{d}_trec_{name}": means[name]
+        for d, means in directions.items()
+        for name in ("nDCG@10", "MAP@100", "recall@10")
+    }
+    found |= single_label(given["pictures"], given["classes"], given["labels"]).metrics
+    found |= multi_label(given["pictures"], given["classes"], given["several"]).metrics
+    items = [item_scores(a @ b.T) for a, b in zip(given["item_pictures"], given["item_texts"], strict=True)]
+    found |= {f"selection_{name}": float(np.mean([item[name] for item in items])) for name in items[0]}
+    return {name: value for name, value in found.items() if name in given}
+
+
 def main() -> None:
     root = Path(sys.argv[1])
     parts = [(path.parent, checkpoint_cases) for path in sorted(root.glob("*/expected.npz"))]
     parts += [(path.parent, loss_cases) for path in root.glob("losses/*/expected.npz")]
+    parts += [(path.parent, metric_cases) for path in root.glob("metrics/*/expected.npz")]
     parts += [(path, preprocess_cases) for path in sorted(root.glob("preprocess*.json"))]
     parts += [(path, cleaning_cases) for path in root.glob("cleaning.json")]
     parts += [(path, tokenizer_cases) for path in sorted(root.glob("tokenizer_*/expected.json"))]
