@@ -101,9 +101,7 @@ def evaluate_probe(
         for seed in seeds if shot is not None or validation is None else seeds[:1]:
             learn, held = _splits(train, validation, shot, seed, n_classes)
             decay = choose_weight_decay(learn, held, n_classes)
-            final = Labelled(
-                np.concatenate([learn.features, held.features]), np.concatenate([learn.labels, held.labels])
-            )
+            final = learn if held is learn else _joined(learn, held)
             probe = fit_probe(final, n_classes, decay)
             runs.append(_hits(probe, test))
             decays.append(decay)
@@ -248,6 +246,10 @@ def _splits(
 
 def _part(whole: Labelled, positions: IntArray) -> Labelled:
     return Labelled(whole.features[positions], whole.labels[positions])
+
+
+def _joined(one: Labelled, other: Labelled) -> Labelled:
+    return Labelled(np.concatenate([one.features, other.features]), np.concatenate([one.labels, other.labels]))
 
 
 def _hits(probe: Probe, test: Labelled) -> dict[str, npt.NDArray[np.floating[Any]]]:

@@ -54,7 +54,7 @@ def evaluate_sts(
         advance: is called with 1 after each pair of languages.
 
     Raises:
-        BabelclipError: no subset is in these languages.
+        BabelclipError: no subset is in these languages, or all pairs have the same cosine.
     """
     asked = None if languages is None else {language_codes.normalize(code) for code in languages}
     by_languages: dict[tuple[str, str], dict[str, ScoredPairs]] = {}
@@ -74,6 +74,11 @@ def evaluate_sts(
         cosines = {name: _cosines(model, pairs, first, second, lower) for name, pairs in subsets.items()}
         gold = {name: np.asarray(pairs.gold, dtype=np.float64) for name, pairs in subsets.items()}
         metrics, unknown = _finite(averages(cosines, gold))
+        if not metrics:
+            raise BabelclipError(
+                f"All {sum(map(len, gold.values()))} pairs of {benchmark.name} in {first} and {second} have one cosine, "
+                "or one gold score, so nothing correlates. Look at the model's vectors: it may give every text the same."
+            )
         joined = np.concatenate(list(cosines.values())), np.concatenate(list(gold.values()))
         covered = _covered(model, first, second)
         results.append(
