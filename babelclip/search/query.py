@@ -23,7 +23,8 @@ from babelclip.models.preprocess import Picture
 from babelclip.search.collection import Collection
 from babelclip.search.columns import VECTOR, vectors_of
 from babelclip.search.filters import And, Filter, In, parse_where
-from babelclip.search.near_duplicates import groups_of_vectors
+from babelclip.search.near_duplicates import LEAST_COSINE
+from babelclip.search.near_pairs import groups_of_vectors
 from babelclip.search.query_background import Background, background
 from babelclip.search.query_terms import Term, normal, parse_query
 
@@ -293,7 +294,7 @@ def _collapsed(
     rows: list[dict[str, Any]], vectors: Vector | None, without: Sequence[str], least: float, group_by: str
 ) -> list[tuple[dict[str, Any], int]]:
     """Returns the rows that stand for themselves or for others, best first, with how many others."""
-    alike = groups_of_vectors(vectors) if vectors is not None else list(range(len(rows)))
+    alike = groups_of_vectors(vectors, LEAST_COSINE) if vectors is not None else list(range(len(rows)))
     first: dict[Any, int] = {}  # what makes rows one -> place in `kept`
     kept: list[tuple[dict[str, Any], int]] = []
     for place, row in enumerate(rows):
