@@ -47,6 +47,9 @@ VECTOR = "vector"
 _RESERVED = {VECTOR, "score", "query", "rank"}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
+# What rounding to float32 does to the length of a unit vector.
+_UNIT_TOLERANCE = 1e-6
+
 Vectors = npt.NDArray[np.float32]
 
 
@@ -199,6 +202,8 @@ def unit_rows(vectors: npt.ArrayLike, dim: int, what: str = "vector") -> Vectors
             f"{what} {bad[0]} of {len(given)} {'is zero' if lengths[bad[0]] == 0 else 'holds NaN or infinity'}: "
             "a vector must be finite and have a direction. Encode the picture or text again."
         )
+    # Rows of length 1 keep their bytes, so that writing what was read changes nothing.
+    lengths[np.abs(lengths - 1) < _UNIT_TOLERANCE] = 1
     units: Vectors = (exact / lengths).astype(np.float32)
     return units
 

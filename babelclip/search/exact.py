@@ -107,6 +107,13 @@ def sorted_results(table: pa.Table) -> pa.Table:
     return table.take(order)
 
 
+def first_of_each(table: pa.Table, k: int) -> pa.Table:
+    """Returns the first `k` results of each query of a table in the order of `sorted_results`."""
+    numbers = table["query"].to_numpy()
+    ranks = np.arange(len(numbers)) - np.searchsorted(numbers, numbers)
+    return table if not len(ranks) or ranks.max() < k else table.filter(pa.array(ranks < k))
+
+
 def take_ids(table: pa.Table, ids: Sequence[str]) -> pa.Table:
     """Returns the rows of `ids` in their order, each once; those that `table` lacks are left out."""
     places = {name: row for row, name in enumerate(table["id"].to_pylist())}

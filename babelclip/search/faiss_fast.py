@@ -225,12 +225,8 @@ class FastCollection:
         faiss = require("faiss", "faiss")
         if len(self._ids) < _GRAPH_FROM:
             return None
-        inner = faiss.SearchParametersHNSW()
-        inner.efSearch = max(self._effort, _CANDIDATES * k)
-        params = faiss.IndexRefineSearchParameters(k_factor=float(_CANDIDATES))
-        params.base_index_params = inner
-        params.kept = inner  # the parameters hold a pointer, not the object
-        return params
+        inner = faiss.SearchParametersHNSW(efSearch=max(self._effort, _CANDIDATES * k))
+        return faiss.IndexRefineSearchParameters(k_factor=float(_CANDIDATES), base_index_params=inner)
 
     def _load(self) -> None:
         """Takes the copy on disk where it is whole and of this version, and makes it otherwise."""
@@ -272,7 +268,6 @@ class FastCollection:
             graph.hnsw.efConstruction = _BUILD_EFFORT
             exact = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
             index = faiss.IndexRefine(graph, exact)
-            index.kept = (graph, exact)  # the index holds pointers, not the objects
         if not index.is_trained:
             index.train(self._sample(rows))
         ids: list[pa.Array] = []

@@ -94,11 +94,11 @@ def foreign_rows(table: pa.Table, known: ForeignColumns, start: int) -> pa.Table
 
 def converted(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
     """Returns a column in the type of a collection; values of types that it lacks as JSON text."""
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     if column.type == kind:
         return column
     if type_of(column.type) or pa.types.is_null(column.type):
-        if pa.types.is_floating(column.type):
-            column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
         if pa.types.is_timestamp(column.type) and column.type.tz is None:
             column = pc.assume_timezone(column, "UTC")
         return column.cast(kind, safe=not pa.types.is_timestamp(kind))

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from babelclip.errors import BabelclipError, require, shown
 from babelclip.search import exact as exact_search
-from babelclip.search import lance_index
+from babelclip.search import lance_index, recall
 from babelclip.search.collection import CollectionStats, ImageSpace, IndexReport, IndexSpec, now
 from babelclip.search.columns import (
     ARROW_TYPES,
@@ -194,7 +194,9 @@ class LanceCollection:
         if exact:
             return exact_search.exact_table(self, queries, k, where, names, schema)
         query = self._table.search(list(queries) if len(queries) > 1 else queries[0], vector_column_name=VECTOR)
-        query = query.distance_type("dot").limit(k).select(["id", *names, "_distance"])
+        # Candidates are a multiple of the results asked for: of fewer than ten, too few to contain the best.
+        limit = k if self._index is None else max(k, recall.K)
+        query = query.distance_type("dot").limit(limit).select(["id", *names, "_distance"])
         if where is not None:
             query = query.where(to_lance(where, self._columns), prefilter=True)
         if self._index is not None:
@@ -206,7 +208,7 @@ class LanceCollection:
         scores = pc.subtract(pa.scalar(1.0, pa.float32()), found["_distance"])
         arrays = [numbers, found["id"], scores, *(found[name] for name in names)]
         cast = [array.cast(field.type) for array, field in zip(arrays, schema, strict=True)]
-        return exact_search.sorted_results(pa.table(cast, schema=schema))
+        return exact_search.first_of_each(exact_search.sorted_results(pa.table(cast, schema=schema)), k)
 
     def get(self, ids: Sequence[str], *, columns: Sequence[str] = (), with_vectors: bool = False) -> pa.Table:
         """See `Collection.get`."""

@@ -27,6 +27,7 @@ from babelclip.search.filters.tree import (
     Or,
     Range,
     Value,
+    brief,
     check_filter,
 )
 
@@ -74,12 +75,13 @@ def from_json(content: object, columns: Mapping[str, str]) -> Filter:
 def _read(content: object, depth: int) -> Filter:
     if not isinstance(content, dict) or depth > MAX_DEPTH:
         raise BabelclipError(
-            f"{shown(content, 60)!r} is not a filter: a filter is an object such as "
+            f"{brief(content)} is not a filter: a filter is an object such as "
             f'{{"op": "eq", "column": "lang", "value": "sv"}}, at most {MAX_DEPTH} of them in each other.'
         )
     operation = content.get("op")
     if not isinstance(operation, str) or operation not in _KEYS:
-        raise BabelclipError(f"{shown(operation)!r} is not an operation. {did_you_mean(str(operation), _KEYS)}")
+        near = did_you_mean(operation if isinstance(operation, str) else "", _KEYS)
+        raise BabelclipError(f"{brief(operation)} is not an operation. {near}")
     for key in content:
         if key != "op" and key not in _KEYS[operation]:
             raise BabelclipError(f"{operation!r} has no key {shown(key)!r}. {did_you_mean(str(key), _KEYS[operation])}")
@@ -115,7 +117,7 @@ def _range(content: dict[str, Any], column: str) -> Range:
 
 def _list(values: object, operation: str) -> list[Any]:
     if not isinstance(values, list) or len(values) > MAX_VALUES:
-        raise BabelclipError(f"{operation!r} takes a list of at most {MAX_VALUES}, not {shown(values, 60)!r}.")
+        raise BabelclipError(f"{operation!r} takes a list of at most {MAX_VALUES}, not {brief(values)}.")
     return values
 
 

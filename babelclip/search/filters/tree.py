@@ -110,14 +110,14 @@ def _checked(where: Filter, columns: Mapping[str, str], depth: int, budget: list
         return Not(_checked(where.part, columns, depth + 1, budget))
     if not isinstance(where, (Eq, Ne, In, Range, IsNull)):
         raise BabelclipError(
-            f"{shown(where)!r} is not a condition: use Eq, Ne, In, Range, IsNull, And, Or, Not, or parse_where(text)."
+            f"{brief(where)} is not a condition: use Eq, Ne, In, Range, IsNull, And, Or, Not, or parse_where(text)."
         )
     return _checked_leaf(where, columns)
 
 
 def _checked_leaf(where: Eq | Ne | In | Range | IsNull, columns: Mapping[str, str]) -> Filter:
     if where.column not in columns:
-        raise BabelclipError(f"there is no column {shown(where.column)!r}. {did_you_mean(str(where.column), columns)}")
+        raise BabelclipError(f"there is no column {brief(where.column)}. {did_you_mean(shown(where.column), columns)}")
     kind = columns[where.column]
     if isinstance(where, IsNull):
         return where
@@ -148,6 +148,11 @@ def columns_of(where: Filter) -> set[str]:
     return columns_of(where.part) if isinstance(where, Not) else {where.column}
 
 
+def brief(value: object) -> str:
+    """Returns what a stranger gave, for a message; of things with parts only what they are, however deep."""
+    return repr(shown(value, 60)) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+
+
 def checked_value(value: object, column: str, kind: str) -> Value:
     """Returns `value` in the type of its column.
 
@@ -174,9 +179,7 @@ def checked_value(value: object, column: str, kind: str) -> Value:
         "bool": "true or false",
         "time": "a time such as '2024-05-01' or '2024-05-01T12:00:00+02:00'",
     }[kind]
-    raise BabelclipError(
-        f"column {column!r} is {kind} and cannot be compared with {shown(value, 60)!r}: give {wanted}."
-    )
+    raise BabelclipError(f"column {column!r} is {kind} and cannot be compared with {brief(value)}: give {wanted}.")
 
 
 def _time(value: object) -> datetime.datetime | None:
