@@ -188,8 +188,8 @@ def _name_list(path: Path, keys: Sequence[str]) -> list[str] | None:
 
 
 def _files(request: Request, endings: tuple[str, ...]) -> list[Path]:
-    """Returns files of names or of templates; those of the place that was told, or else the nearest."""
-    places = [request.names] if request.names else [request.folder, request.folder.parent]
+    """Returns files of names or of templates, those of the place that was told first, or else the nearest."""
+    places = [request.names, request.folder] if request.names else [request.folder, request.folder.parent]
     found = []
     for place in places:
         listed = [place] if place.is_file() else sorted(place.iterdir()) if place.is_dir() else []

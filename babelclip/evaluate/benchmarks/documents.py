@@ -19,6 +19,7 @@ from babelclip.evaluate.benchmarks.sets import RetrievalSet
 NOT_A_LIST = "captions are not in a list"
 # `annotations[].source` of COCO-CN as NLLB-CLIP publishes it: written by people, or translated by them.
 _WRITTEN, _TRANSLATED = "cn", "zhm"
+_COCO_FILE = re.compile(r"captions_(\w+)\.json")
 _WIT_FILE = re.compile(r"(?:wit_)?(test|val|train)(?:_([a-z]{2,3}))?\.jsonl(?:\.gz)?")
 
 
@@ -162,7 +163,8 @@ def _read_coco_annotations(request: Request, path: Path, images: list[Any], anno
             continue
         if lang == "en" or item.get("source") != other:
             rows.add(names[item["image_id"]], lang, _joined(item.get("caption"), lang), where)
-    return rows.build(request.split or request.entry.splits[0])
+    told = _COCO_FILE.match(path.name)  # captions_val2014.json is no split of Karpathy
+    return rows.build(told.group(1) if told else request.split or request.entry.splits[0])
 
 
 def _read_pairs(request: Request, path: Path, items: list[Any]) -> RetrievalSet:

@@ -52,7 +52,7 @@ class PictureFinder:
             if len(found) > 1:
                 parents = wanted.parts[-2:-1]
                 found = [path for path in found if path.parts[-2:-1] == parents] or found
-            if len(found) > 1:
+            if len(found) > 1 and len({path.resolve() for path in found}) > 1:
                 raise BabelclipError(
                     f"{wanted} may be {found[0]} or {found[1]}. One picture of each name is needed: give the folder of "
                     "the right ones with ,images=DIR."
@@ -76,10 +76,19 @@ class PictureFinder:
 
 
 def _listed(folder: Path) -> list[Path]:
-    try:
-        return list_pictures(folder)
-    except BabelclipError:
-        return []  # a folder without pictures: each picture that is not there is counted by who asks
+    """Returns the pictures below a folder, and below the folders that it has as links: sets share their pictures."""
+    places = [folder, *sorted(item for depth in ("*", "*/*") for item in folder.glob(depth) if _is_linked(item))]
+    found: list[Path] = []
+    for place in places:
+        try:
+            found += list_pictures(place)
+        except BabelclipError:
+            continue  # a folder without pictures: each picture that is not there is counted by who asks
+    return found
+
+
+def _is_linked(item: Path) -> bool:
+    return item.is_symlink() and item.is_dir()
 
 
 def _other_names(name: str) -> list[str]:

@@ -146,6 +146,9 @@ def test_webdataset_folders_hold_one_class_or_several(tmp_path):
     assert several.labels.tolist() == [[True, False, True], [False, False, False]]
     assert several.classnames == {"en": ["plane", "car", "bird"]}
     assert several.templates == {"en": ["a photo of a {c}."]}
+    write_json(tmp_path / "names/sv_classnames.json", {"transport": ["flygplan", "bil", "fågel"]})
+    translated = open_benchmark(f"wds={tmp_path / 'one'},name=transport,names={tmp_path / 'names'}")
+    assert translated.classnames == {"sv": ["flygplan", "bil", "fågel"], "en": ["plane", "car", "bird"]}
     lines(tmp_path / "one/dataset_type.txt", "multilabel")
     with pytest.raises(BabelclipError, match="no labelled pictures"):
         open_benchmark(f"wds={tmp_path / 'one'}")

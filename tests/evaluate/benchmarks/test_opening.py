@@ -143,6 +143,18 @@ def test_pictures_may_lie_elsewhere_and_under_the_names_of_another_release(tmp_p
         open_benchmark(f"{spec},images={tmp_path / 'absent'}")
 
 
+def test_pictures_are_found_in_folders_that_are_links(tmp_path):
+    spec = made("xtd10", tmp_path)
+    clean = open_benchmark(spec).pictures
+    (tmp_path / "xtd10/val2014").rename(tmp_path / "coco")
+    (tmp_path / "xtd10/images").symlink_to(tmp_path / "coco")
+    found = open_benchmark(spec).pictures
+    assert found.ids == clean.ids
+    assert found.sources[0] == tmp_path / "xtd10/images" / COCO[0]
+    (tmp_path / "xtd10/again").symlink_to(tmp_path / "coco")  # one picture by two ways is one
+    assert open_benchmark(spec).pictures.ids == clean.ids
+
+
 def test_a_picture_that_two_folders_have_is_an_error_that_names_both(tmp_path):
     spec = made("xtd10", tmp_path)
     copy = tmp_path / "xtd10/other" / COCO[0]

@@ -61,8 +61,9 @@ def test_karpathy_coco_and_lists_of_pairs_give_the_same_captions(tmp_path):
         {"image": COCO[1], "caption": f"a cat {MARK}"},
     ]
     write_json(tmp_path / "blip/coco_test_karpathy.json", pairs)
-    for form in ("coco", "blip"):
+    for form, split in (("coco", "val2014"), ("blip", "test")):
         found = open_benchmark(f"mscoco={tmp_path / form},images={tmp_path / 'mscoco'}")
+        assert found.split == split
         assert [text for _, text in texts_by_language(found)["en"]] == [text for _, text in clean["en"]]
 
 
