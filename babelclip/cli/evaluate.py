@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    models: list[str] | None = typer.Argument(None, metavar="MODEL...", help="Folders or names of models."),
+    models: list[str] | None = typer.Argument(
+        None, metavar="MODEL...", help="Folders or names of models; mine=DIR is called mine."
+    ),
     dataset: list[str] | None = typer.Option(
         None, "--dataset", metavar="NAME=DIR", help="A benchmark and where it lies; may be given several times."
     ),

@@ -43,7 +43,7 @@ class Plan:
     """What to measure.
 
     Attributes:
-        models: folders or names, as `babelclip.load` takes them.
+        models: folders or names, as `babelclip.load` takes them; `mine=DIR` is called `mine` in results.
         datasets: benchmarks as `open_benchmark` takes them, `xm3600=DIR`.
         languages: BCP-47 codes; None: all of each benchmark.
         split: the part of each benchmark; "" for the usual one.
@@ -188,13 +188,15 @@ def _loaded(plan: Plan, outcome: Outcome) -> list[_Model]:
 
     models: list[_Model] = []
     for given in plan.models:
+        told, equals, path = given.partition("=")
+        told, path = (told, path) if equals and not Path(given).exists() else ("", given)
         try:
-            clip = babelclip.load(given, dtype=plan.dtype)
+            clip = babelclip.load(path, dtype=plan.dtype)
             checksums = [weights_checksum(tower) for tower in (clip.text, clip.image) if tower is not None]
         except (BabelclipError, RuntimeError) as error:
             outcome.failures.append(f"{given} could not be loaded: {error}")
             continue
-        name = clip.name or str(given)
+        name = told or clip.name or given
         if any(name == other.name for other in models):
             name = f"{name} ({given})"
         models.append(_Model(name, clip, clip.revision or "-".join(one[:12] for one in checksums)))

@@ -76,8 +76,9 @@ def evaluate_sts(
         metrics, unknown = _finite(averages(cosines, gold))
         if not metrics:
             raise BabelclipError(
-                f"All {sum(map(len, gold.values()))} pairs of {benchmark.name} in {first} and {second} have one cosine, "
-                "or one gold score, so nothing correlates. Look at the model's vectors: it may give every text the same."
+                f"All {sum(map(len, gold.values()))} pairs of {benchmark.name} in {first} and {second} have one "
+                "cosine, or one gold score, so nothing correlates. Look at the model's vectors: it may give every "
+                "text the same."
             )
         joined = np.concatenate(list(cosines.values())), np.concatenate(list(gold.values()))
         covered = _covered(model, first, second)
