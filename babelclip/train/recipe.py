@@ -84,8 +84,10 @@ class Student:
 
     model: str = _setting("", "folder or name of the student")
     pooling: Literal["", "mean", "cls", "eos", "max"] = _setting("", "of the token states; empty = as the model")
-    head: Literal["", "linear", "tanh+linear", "mlp", "norm+linear"] = _setting(
-        "", "a new head of this form (norm+linear: AltCLIP's); empty = as the model, linear where it has none"
+    head: Literal["", "linear", "tanh+linear", "mlp", "norm+linear", "linear-nobias", "mlp-nobias"] = _setting(
+        "",
+        "a new head of this form (norm+linear: AltCLIP's; nobias: open_clip's); empty = as the model, linear where it "
+        "has none",
     )
     embed_dim: int | None = _setting(None, "dimension of its head; absent = that of the targets", least=1)
     max_length: int = _setting(0, "most tokens of a text, special ones included; 0 = as the model", least=0)

@@ -99,7 +99,12 @@ def head_of(kind: str, width: int, embed_dim: int, epsilon: float = 1e-5) -> lis
 
     `linear` is M-CLIP's, `tanh+linear` its variant with a tanh layer in between, `norm+linear` that of AltCLIP's
     stage 1 (`pre_LN` and `transformation`, with the backbone's epsilon), `mlp` has one hidden layer of width H.
+    Without biases, `linear-nobias` is NLLB-CLIP's and `mlp-nobias`, with a hidden width of (H + D) / 2, that of
+    OpenCLIP's XLM-R: what open_clip can hold behind an encoder of transformers.
     """
+    if kind.endswith("-nobias"):
+        first: list[LayerSpec] = [{"kind": "linear", "out": (width + embed_dim) // 2, "bias": False}, {"kind": "gelu"}]
+        return [*(first if kind == "mlp-nobias" else []), {"kind": "linear", "out": embed_dim, "bias": False}]
     before: dict[str, list[LayerSpec]] = {
         "linear": [],
         "tanh+linear": [{"kind": "linear", "out": embed_dim}, {"kind": "tanh"}],
