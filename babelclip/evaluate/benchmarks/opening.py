@@ -1,5 +1,6 @@
 """`open_benchmark`: a benchmark from the words that name it, `xm3600=DIR`.
 
+    builtin                         the photographs of the starter, where `own.builtin_path` has them
     NAME=DIR                        a folder, or the one file that a reader needs
     NAME=DIR,images=DIR2            pictures that lie elsewhere
     NAME=DIR,names=DIR3             class names and templates that lie elsewhere; templates=FILE for templates alone
@@ -109,6 +110,8 @@ def open_benchmark(
     given, equals, rest = spec.partition("=")
     entry, protocol = _entry(given, protocol)
     path, options = _options(rest)
+    if entry.name == "builtin" and not path:
+        path, equals = str(own.builtin_path()), "="
     if not equals or not path:
         raise BabelclipError(
             f"{spec!r} does not say where {entry.title} lies. Its files are read from a folder of yours: give "

@@ -11,6 +11,7 @@ from babelclip.evaluate.benchmarks.captioned import CaptionRows
 from babelclip.evaluate.benchmarks.pictures import PictureFinder
 from babelclip.evaluate.benchmarks.request import Request
 from babelclip.evaluate.benchmarks.sets import RetrievalSet
+from babelclip.files import cache_folder
 
 GROUPED = "label"
 # Kinds of folders that have no place for a language.
@@ -28,6 +29,14 @@ def read_captions_source(request: Request) -> RetrievalSet:
     told = single is not None or sources.kind_of(request.root) not in _WITHOUT_LANGUAGE
     notes = () if told or lang is None else (f"texts that name no language count as {lang}",)
     return _of_captions(request, captions, sources.image_root(request.root), notes)
+
+
+def builtin_path() -> Path:
+    """Returns where the captions of the built-in set are kept: whoever can fetch its pictures writes them there.
+
+    Evaluation stands below the starter and cannot ask it. The table holds `image`, `text`, `lang` and `label`.
+    """
+    return cache_folder() / "builtin" / "captions.parquet"
 
 
 def read_builtin(request: Request) -> RetrievalSet:

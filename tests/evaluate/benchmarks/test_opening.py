@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
+from babelclip.data.captions import SCHEMA, Captions, read_captions, write_captions
 from babelclip.errors import BabelclipError
 from babelclip.evaluate.benchmarks import benchmark_names, entries, find_entry, open_benchmark
+from babelclip.evaluate.benchmarks.own import builtin_path
 from babelclip.evaluate.benchmarks.sets import (
     ClassificationSet,
     ParallelTexts,
@@ -127,6 +130,18 @@ def test_labels_of_own_captions_group_pictures_where_asked_for(tmp_path):
     assert open_benchmark(spec).groups is None
     assert open_benchmark(spec.replace("captions=", "captions-label=", 1)).groups == ("dog", "dog")
     assert open_benchmark(made("builtin", tmp_path)).groups == ("dog", "dog")
+
+
+def test_the_builtin_set_is_looked_for_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BABELCLIP_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(BabelclipError, match="babelclip starter"):
+        open_benchmark("builtin")
+    made("builtin", tmp_path)
+    captions = read_captions(tmp_path / "builtin/mine.jsonl")
+    rows = [{**row, "image": str(tmp_path / "builtin" / row["image"])} for row in captions.table.to_pylist()]
+    write_captions(Captions(pa.Table.from_pylist(rows, SCHEMA)), builtin_path())
+    found = open_benchmark("builtin")
+    assert (found.name, found.groups, len(found.pictures)) == ("builtin", ("dog", "dog"), 2)
 
 
 def test_pictures_may_lie_elsewhere_and_under_the_names_of_another_release(tmp_path):
