@@ -227,9 +227,18 @@ def test_the_recipes_run_as_they_stand_on_tiny_models(place: Path, name: str, mo
         "--set", "data.benchmark=held-out.jsonl", "--set", "student.trainable=last 1 layers",
         "--image", "teacher",
     ]  # fmt: skip
-    said = run(RECIPES / f"{name}.toml", place, *more)
-    assert " -> " in next(line for line in said.splitlines() if "R@10/sv" in line)
-    assert " -> " in next(line for line in said.splitlines() if "R@10/en" in line)
+    said = run(RECIPES / f"{name}.toml", place, *more).splitlines()
+    # Every language, old and new, is shown before the first step and after the last one, on the same pictures.
+    benchmark = seen(place, babelclip.load("teacher", device="cpu"))
+    before, after = (
+        benchmark.recalls(babelclip.load(model, device="cpu", dtype="float32").encode_text(benchmark.captions.texts))
+        for model in ("student", "run/model")
+    )
+    for figure in ("R@1/sv", "R@1/en", "R@10/sv", "R@10/en", "R@1"):
+        assert f"  {figure}: {before[figure]:.4g} -> {after[figure]:.4g}" in said
+    card = (place / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in card.splitlines() if line.startswith("| Swedish (sv) | ") and " → " in line)
+    assert f" {before['R@1/sv']:.4g} → {after['R@1/sv']:.4g} " in row
     assert babelclip.load("run/model", device="cpu").languages == ("en", "sv")
 
 
