@@ -1,7 +1,7 @@
 """Every backend of a collection on the same vectors: recall@10 against queries a second, memory and disk.
 
     python benchmarks/search.py --folder DIR [--rows 200000] [--milvus-rows 20000] [--out results/search.json]
-    python benchmarks/search.py --folder DIR --real MODEL --pictures DIR --texts FILE... [--out results/real.json]
+    python benchmarks/search.py --folder DIR --real MODEL --pictures DIR... --texts FILE... [--out results/real.json]
 
 The set: 200,000 unit vectors of 640 numbers in 1,000 clusters whose sizes are drawn from a Dirichlet distribution, with
 a power-law spectrum of variances, and 500 further ones as queries (specs/search-and-serving.md 2.2; the similarities of
@@ -15,8 +15,9 @@ files). The filtered queries ask for one of a hundred groups. Made things stay i
 
 Bars: LanceDB recall@10 >= 0.97 at >= 150 queries a second on two cores; fast mode >= 0.95 at >= 2,000.
 
-With --real: the pictures of a folder and the lines of text files, encoded by a model, and the recall report of an index
-over them. Text queries lie apart from pictures in the space, so synthetic queries cannot stand for them.
+With --real: pictures and the lines of text files, encoded by a model, and the recall report of an index over them. Text
+queries lie apart from pictures in the space, so synthetic queries cannot stand for them. Pictures come as folders, or
+as stores of vectors (`EmbeddingStore`; those from before the head of the tower pass through it here).
 """
 
 from __future__ import annotations
@@ -219,10 +220,26 @@ def measure(backend: str, folder: Path, rows: int) -> dict[str, Any]:
     return answer
 
 
-def real(folder: Path, model: str, pictures: Path, texts: list[Path]) -> dict[str, Any]:
+def picture_vectors(clip: Any, source: Path) -> np.ndarray:
+    """Returns the vectors (n, D) of the pictures of a folder, or of a store of them."""
+    from babelclip.data.images import list_pictures
+    from babelclip.store import EmbeddingStore
+    from babelclip.store.layout import MANIFEST
+
+    if not (source / MANIFEST).is_file():
+        return clip.encode_image(list_pictures(source))
+    import torch
+
+    vectors = EmbeddingStore.open(source).read()
+    if vectors.shape[1] != clip.embed_dim:
+        with torch.inference_mode():
+            vectors = clip.image.head(torch.from_numpy(vectors)).numpy()
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def real(folder: Path, model: str, pictures: list[Path], texts: list[Path]) -> dict[str, Any]:
     """Returns the recall report of an index over real pictures, asked by real texts, and search without index."""
     import babelclip
-    from babelclip.data.images import list_pictures
     from babelclip.search.collection import ImageSpace, IndexSpec, create_collection
     from babelclip.search.columns import vector_array
 
@@ -231,8 +248,8 @@ def real(folder: Path, model: str, pictures: Path, texts: list[Path]) -> dict[st
     if not cache.exists():
         folder.mkdir(parents=True, exist_ok=True)
         lines = [line for file in texts for line in gzip.open(file, "rt", encoding="utf-8").read().splitlines()]
-        paths = list_pictures(pictures)
-        np.savez(cache, pictures=clip.encode_image(paths), texts=clip.encode_text(lines))
+        found = np.concatenate([picture_vectors(clip, source) for source in pictures])
+        np.savez(cache, pictures=found, texts=clip.encode_text(lines))
     kept = dict(np.load(cache))
     url = folder / "real.lance"
     if url.exists():
@@ -248,7 +265,8 @@ def real(folder: Path, model: str, pictures: Path, texts: list[Path]) -> dict[st
         report = collection.build_index(spec)
         print(report.sentence(), file=sys.stderr)
         reports.append(report.to_json())
-    best = (kept["texts"][:: max(1, len(kept["texts"]) // 200)] @ rows.T).max(axis=1)
+    some = kept["texts"][:: max(1, len(kept["texts"]) // 200)]
+    best = (some / np.linalg.norm(some, axis=1, keepdims=True) @ rows.T).max(axis=1)
     return {
         "model": clip.name,
         "pictures": len(rows),
@@ -294,7 +312,7 @@ def main() -> None:
     parser.add_argument("--backend", choices=BACKENDS, nargs="*", default=list(BACKENDS))
     parser.add_argument("--one", choices=BACKENDS, help=argparse.SUPPRESS)
     parser.add_argument("--real", metavar="MODEL")
-    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--pictures", type=Path, nargs="*", default=[])
     parser.add_argument("--texts", type=Path, nargs="*", default=[])
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
