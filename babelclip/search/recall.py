@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -12,11 +12,14 @@ import pyarrow as pa
 from babelclip.search.collection import Collection, IndexReport, IndexSpec
 from babelclip.search.columns import VECTOR, Vectors, unit_rows, vectors_of
 from babelclip.search.exact import best_rows
+from babelclip.search.filters import Eq, IsNull, Not, Or
 
 K = 10
 # Scores of the same two vectors differ in their last bits between engines.
 TOLERANCE = 1e-5
 _REFINE = (1, 2, 4)
+# Of fewer captions a share says little.
+_LEAST_CAPTIONS = 20
 
 
 class Tunable(Collection, Protocol):
@@ -74,6 +77,26 @@ def sampled_queries(collection: Collection, spec: IndexSpec) -> dict[str, Vector
     if len(rows):
         queries["picture"] = vectors_of(rows[VECTOR])
     return queries
+
+
+def caption_queries(collection: Collection, encode: Callable[[list[str]], Vectors], count: int = 200) -> Vectors | None:
+    """Returns the vectors (Q, D) of captions of the collection as text queries, None where it has too few.
+
+    Args:
+        collection: whose captions are asked.
+        encode: texts to vectors, for example `clip.encode_text`.
+        count: captions, at even distances among all.
+    """
+    where = Not(Or((IsNull("caption"), Eq("caption", ""))))
+    captions = sorted({text for batch in collection.scan(columns=["caption"], where=where) for text in _texts(batch)})
+    if len(captions) < _LEAST_CAPTIONS:
+        return None
+    chosen = np.unique(np.linspace(0, len(captions) - 1, min(count, len(captions))).astype(int))
+    return encode([captions[number].strip().splitlines()[0] for number in chosen])
+
+
+def _texts(batch: pa.RecordBatch) -> list[str]:
+    return [text for text in batch["caption"].to_pylist() if text.strip()]
 
 
 def exact_scores(collection: Collection, queries: Vectors, kind: str) -> Vectors:

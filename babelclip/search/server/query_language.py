@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from babelclip import languages, scripts
+from babelclip.errors import MissingExtraError, require
 
 # Words from which on a guess among languages of one script is called sure.
 _SURE_WORDS = 4
 _SURE = 0.9
+# A guess below is none.
+_LEAST = 0.5
 
 
 def detect(text: str, declared: Sequence[str]) -> dict[str, Any] | None:
@@ -22,40 +25,31 @@ def detect(text: str, declared: Sequence[str]) -> dict[str, Any] | None:
 
     Args:
         text: the query.
-        declared: languages of the model; a guess is one of them. () allows all.
+        declared: languages of the model, () where it does not say. Where all languages leave it open, these decide.
     """
     letters = [character for character in text if character.isalpha()]
     if not letters:
         return None
-    codes = tuple(declared) or languages.known()
-    fitting = [code for code in codes if _writes(code, letters)]
-    if not fitting:
-        return None
-    # Kana tell Japanese from Chinese, which is written with some of its characters.
-    if "ja" in fitting and "zh" in fitting and not _kana(letters):
-        fitting.remove("ja")
-    if len(fitting) == 1:
-        return _said(fitting[0], sure=True)
-    ranked = _ranked(text, tuple(fitting))
-    if ranked is None:
-        return None
-    code, probability = ranked
-    return _said(code, sure=probability >= _SURE and len(text.split()) >= _SURE_WORDS)
+    if any(scripts.belongs(letter, ("Hira", "Kana")) for letter in letters):
+        return _said("ja", sure=True)  # no other language is written in kana, whatever stands between them
+    ranked = _ranked(text)
+    likeliest = max(ranked.items(), key=lambda item: item[1], default=("", 0.0))
+    if likeliest[1] >= _LEAST:
+        return _said(likeliest[0], sure=likeliest[1] >= _SURE and len(text.split()) >= _SURE_WORDS)
+    own = {code: share for code, share in ranked.items() if code in declared}
+    whole = sum(own.values())
+    best = max(own.items(), key=lambda item: item[1], default=("", 0.0))
+    if whole > 0 and best[1] >= _LEAST * whole:
+        return _said(best[0], sure=False)
+    # A script that one language of the model writes tells it too, with py3langid or without.
+    writing = [code for code in declared if code != "ja" and _writes(code, letters)]
+    return _said(writing[0], sure=False) if len(writing) == 1 else None
 
 
 def _writes(code: str, letters: Sequence[str]) -> bool:
     """Returns whether at least three of four letters belong to the scripts of a language."""
-    try:
-        own = scripts.scripts_of(code)
-    except ValueError:
-        return False
-    fits = sum(scripts.belongs(letter, own) for letter in letters)
-    # Katakana's long-vowel mark and such belong to no script of their own.
-    return 4 * fits >= 3 * len(letters)
-
-
-def _kana(letters: Sequence[str]) -> bool:
-    return any(scripts.belongs(letter, ("Hira", "Kana")) for letter in letters)
+    own = scripts.scripts_of(code)
+    return 4 * sum(scripts.belongs(letter, own) for letter in letters) >= 3 * len(letters)
 
 
 def _said(code: str, *, sure: bool) -> dict[str, Any]:
@@ -65,8 +59,6 @@ def _said(code: str, *, sure: bool) -> dict[str, Any]:
 @functools.cache
 def _identifier() -> Any:
     """Returns py3langid's model with probabilities, None where it is not installed."""
-    from babelclip.errors import MissingExtraError, require
-
     try:
         langid = require("py3langid.langid", "langid")
     except MissingExtraError:
@@ -74,12 +66,14 @@ def _identifier() -> Any:
     return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
 
 
-def _ranked(text: str, codes: Sequence[str]) -> tuple[str, float] | None:
-    """Returns the likeliest of `codes` and its share of their probability."""
+def _ranked(text: str) -> dict[str, float]:
+    """Returns code -> probability of the languages that the model knows; nothing without it."""
     model = _identifier()
-    if model is None:
-        return None
-    wanted = {code.split("-")[0]: code for code in reversed(codes)}
-    shares = [(wanted[label], probability) for label, probability in model.rank(text.lower()) if label in wanted]
-    whole = sum(probability for _code, probability in shares)
-    return (shares[0][0], shares[0][1] / whole) if shares and whole > 0 else None
+    shares: dict[str, float] = {}
+    for label, probability in model.rank(text.lower()) if model is not None else ():
+        try:
+            code = languages.normalize(label)
+        except languages.UnknownLanguageError:
+            continue  # a dialect that babelclip has no name for
+        shares[code] = shares.get(code, 0.0) + probability
+    return shares

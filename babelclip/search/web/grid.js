@@ -14,7 +14,6 @@ const target = () => (innerWidth < 740 ? 128 : 212);
 export function makeGrid(root, { open, reachedEnd }) {
   let cards = []; // {hit, element, aspect}, in order
   let rows = []; // {element, start, end}
-  let finished = true;
   let width = 0;
 
   function makeCard(hit) {
@@ -115,9 +114,10 @@ export function makeGrid(root, { open, reachedEnd }) {
     return best;
   }
 
-  new IntersectionObserver((seen) => {
-    if (seen.some((entry) => entry.isIntersecting)) reachedEnd();
-  }, { rootMargin: '1200px' }).observe(document.getElementById('more'));
+  const end = document.getElementById('more');
+  const nearEnd = new IntersectionObserver((seen) => {
+    if (seen.at(-1).isIntersecting) reachedEnd();
+  }, { rootMargin: '1200px' });
   new ResizeObserver(() => {
     if (cards.length && root.clientWidth !== width) layout(0);
   }).observe(root);
@@ -137,10 +137,10 @@ export function makeGrid(root, { open, reachedEnd }) {
       cards.push(...hits.filter((hit) => !known.has(hit.id)).map(makeCard));
       layout(start);
     },
-    /** Says whether more can come; where the page is not full yet, asks for it. */
+    /** Says whether more can come. The end is looked at anew each time: it may have been in sight all along. */
     finish(done) {
-      finished = done;
-      if (!finished && document.documentElement.scrollHeight < innerHeight + 1200) reachedEnd();
+      nearEnd.unobserve(end);
+      if (!done) nearEnd.observe(end);
     },
     count: () => cards.length,
     /** Returns the picture `by` places after the one with this id, or undefined. */
