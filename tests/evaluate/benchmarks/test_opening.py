@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -54,6 +56,7 @@ def test_benchmark_opens_from_the_layout_of_its_authors(name, tmp_path):
         assert set(found.captions.table["image"].to_pylist()) <= set(found.pictures.ids)
     pictures = getattr(found, "pictures", None)
     if isinstance(pictures, Pictures):
+        assert pickle.loads(pickle.dumps(pictures.sources)) == pictures.sources  # as worker processes get them
         for position in range(len(pictures)):
             assert isinstance(pictures.open(position), Image.Image)
         assert len({pictures.content_key(position) for position in range(len(pictures))}) == len(pictures)
