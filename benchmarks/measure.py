@@ -26,29 +26,11 @@ import tarfile
 import time
 from pathlib import Path
 
-from babelclip.data.captions import Captions, write_captions
 from babelclip.evaluate.result import versions
 from babelclip.files import write_json
-from babelclip.starter.debian import find_folder
 from babelclip.starter.parts import MINILM, locate
-from babelclip.starter.tuxpaint import STAMPS, photographs, read_stamps
 
 NAMES = Path(__file__).with_name("class_names")
-
-
-def builtin(work: Path) -> Path:
-    """Returns the table of the photographs with their captions, written if it is not there."""
-    table = work / "photographs.parquet"
-    if not table.exists():
-        place = find_folder(STAMPS).folder
-        if place is None:
-            raise SystemExit(
-                "The pictures of Tux Paint are not on this machine: apt-get install tuxpaint-stamps-default"
-            )
-        work.mkdir(parents=True, exist_ok=True)
-        whole: Captions = photographs(read_stamps(place))
-        write_captions(whole, table)
-    return table
 
 
 def cifar(archive: Path, work: Path) -> Path:
@@ -73,7 +55,7 @@ def commands(name: str, args: argparse.Namespace) -> list[list[str]]:
     if name == "builtin":
         # Of the hundred languages those with enough captions to tell anything.
         langs = "en,sv,de,fr,es,it,pt,nl,da,fi,cs,hu,ru,uk,el,tr,zh,ja,ko,vi"
-        return [[*both, "--dataset", f"builtin={builtin(args.work)}", "--lang", langs]]
+        return [[*both, "--dataset", "builtin", "--lang", langs]]
     folder = cifar(args.data / "cifar10-12k.tar.gz", args.work)
     spec = f"class-folders={folder},names={NAMES},name=cifar10"
     return [[*both, "--dataset", spec, "--split", "test", "--probe", "--shots", "all,1,4,16"]]
@@ -96,8 +78,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     args = parser.parse_args()
     about = args.out / "about.json"
-    kept = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {"runs": {}}
-    kept |= {
+    facts = {
         "benchmark": "measure",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": versions(),
@@ -105,7 +86,6 @@ def main() -> None:
     }
     every = {name: [with_out(given, args.out) for given in commands(name, args)] for name in runs}
     current = {shlex.join(words) for some in every.values() for words in some}
-    kept["runs"] = {command: facts for command, facts in kept["runs"].items() if command in current}
     for name in args.only:
         for words in every[name]:
             sys.stdout.write(shlex.join(words) + "\n")
@@ -117,13 +97,17 @@ def main() -> None:
             sys.stdout.write(done.stdout + "\n")
             if done.returncode:
                 raise SystemExit(f"{name} failed with {done.returncode}; the same command goes on.")
-            facts = {"date": time.strftime("%Y-%m-%d"), "command": shlex.join(words)}
-            # A run whose results were there already says nothing of time.
-            seconds = round(time.perf_counter() - start, 1)
-            kept["runs"].setdefault(shlex.join(words), {**facts, "seconds": seconds})
+            row = {"date": time.strftime("%Y-%m-%d"), "seconds": round(time.perf_counter() - start, 1)}
+            # Read only now: several of these may run side by side. A run that was there already tells no time.
+            known = json.loads(about.read_text(encoding="utf-8"))["runs"] if about.exists() else {}
+            known = {command: told for command, told in known.items() if command in current}
+            known.setdefault(shlex.join(words), row)
             args.out.mkdir(parents=True, exist_ok=True)
-            write_json(about, kept)
-    sys.stdout.write(json.dumps({"benchmark": "measure", "runs": list(kept["runs"].values())}) + "\n")
+            write_json(about, {**facts, "runs": known})
+    sys.stdout.write(
+        json.dumps({"benchmark": "measure", "runs": json.loads(about.read_text(encoding="utf-8"))["runs"]})
+    )
+    sys.stdout.write("\n")
 
 
 if __name__ == "__main__":

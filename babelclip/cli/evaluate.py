@@ -54,6 +54,7 @@ def evaluate(
       babelclip evaluate demo/student --dataset xm3600=~/xm3600 --dataset xtd10=~/xtd10 --out results/
       babelclip evaluate demo/student --dataset cifar10=~/cifar10 --probe --shots all,1,16
       babelclip evaluate demo/student --dataset multi30k-texts=~/multi30k --teacher demo/teacher
+      babelclip evaluate demo/teacher --dataset builtin --lang en
       babelclip evaluate --list-datasets
     """
     if list_datasets:
@@ -63,9 +64,12 @@ def evaluate(
     from babelclip.evaluate.summary import summary
     from babelclip.evaluate.tasks import Settings
 
+    specs = _specs(dataset or [], captions)
+    if any(spec.partition("=")[0] in ("builtin", "builtin-first") and "=" not in spec for spec in specs):
+        _write_builtin()
     plan = Plan(
         models=models or [],
-        datasets=_specs(dataset or [], captions),
+        datasets=specs,
         languages=None if lang == "all" else [code.strip() for code in lang.split(",")],
         split=split,
         protocol=protocol,
@@ -97,6 +101,25 @@ def _specs(given: list[str], captions: str) -> list[str]:
     names = [spec for spec in given if "=" not in spec]
     name = names[0] if names else Path(captions).name.split(".")[0]
     return [f"captions={captions},name={name}", *(_expanded(spec) for spec in given if "=" in spec)]
+
+
+def _write_builtin() -> None:
+    """Writes the captions of the built-in set where its reader looks for them, if they are not there.
+
+    Evaluation stands below the starter and cannot ask it for its photographs.
+    """
+    from babelclip.data.captions import write_captions
+    from babelclip.errors import BabelclipError
+    from babelclip.evaluate.benchmarks.own import builtin_path
+    from babelclip.starter import debian, tuxpaint
+
+    if builtin_path().exists():
+        return
+    found = debian.find_folder(tuxpaint.STAMPS)
+    if found.folder is None:
+        raise BabelclipError("The built-in set is not here. " + " ".join(debian.left_out([found])))
+    builtin_path().parent.mkdir(parents=True, exist_ok=True)
+    write_captions(tuxpaint.photographs(tuxpaint.read_stamps(found.folder)), builtin_path())
 
 
 def _expanded(spec: str) -> str:

@@ -226,5 +226,9 @@ def test_the_command_line_prints_tables_and_says_what_failed(home, tmp_path):
     assert code == 0
     assert "xm3600  (retrieval)" in out
     assert "captions.jsonl" in out
+    (tmp_path / "cache" / "builtin").mkdir()
+    (tmp_path / "cache" / "builtin" / "captions.parquet").write_bytes(b"no table")
+    code, _, error = call("evaluate", home / "one", "--dataset", "builtin", **cache)
+    assert (code, "captions.parquet" in error) == (1, True)
     code, _, error = call(*given, "--shots", "few")
     assert (code, "--shots 'few'" in error) == (1, True)
