@@ -10,6 +10,7 @@ import typer
 
 from babelclip import __version__
 from babelclip.cli import (
+    collection,
     compare,
     demo,
     embed,
@@ -76,6 +77,7 @@ for verb in (
 ):
     app.command()(verb)
 app.add_typer(store.store)
+app.add_typer(collection.collection)
 
 
 def main() -> None:
