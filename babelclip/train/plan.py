@@ -126,6 +126,8 @@ def _planned(name: str, recipe: Recipe, towers: Towers, program: int) -> Plan:
         moving = sum(count.trainable + count.trainable_embeddings for count in counts)
         held = memory.held(moving, sum(count.total for count in counts) - moving, recipe.train, program)
         held = _with_passes(held, recipe, towers, rows, tokens, notes)
+    if recipe.train.kind == "classify" and recipe.classify.trainable == "lora":
+        notes.append(f"the adapters of rank {recipe.classify.rank}, which train, are not counted, nor is memory")
     steps = _steps(recipe, tokens, notes)
     return Plan(name, recipe, counts, held, steps, rows, tokens, None, "not measured", tuple(notes))
 
