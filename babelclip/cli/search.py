@@ -96,8 +96,8 @@ def _search_collection(
     from babelclip.search.query import find, parse_query
 
     like, plus, minus = pictures
-    added = [_term(word, 1.0, text_too=False) for word in like] + [_term(word, 1.0) for word in plus]
-    added += [_term(word, -1.0) for word in minus]
+    added = [_term(collection, word, 1.0, text_too=False) for word in like]
+    added += [_term(collection, word, 1.0) for word in plus] + [_term(collection, word, -1.0) for word in minus]
     asked = [(query, [*parse_query(query), *added]) for query in queries] or [(" + ".join([*like, *plus]), added)]
     terms = [term for _name, parts in asked for term in parts]
     clip = None
@@ -106,18 +106,18 @@ def _search_collection(
     return [(name, find(collection, clip, parts, **settings).rows) for name, parts in asked]
 
 
-def _term(word: str, weight: float, *, text_too: bool = True) -> Term:
+def _term(collection: Collection, word: str, weight: float, *, text_too: bool = True) -> Term:
     """Returns what a word of an option means: a picture file that exists, the id of an item, or else a text."""
     from babelclip.search.query import Term
 
     if Path(word).expanduser().is_file():
         return Term(image=str(Path(word).expanduser()), weight=weight)
-    if len(word) == 24 and set(word) <= set("0123456789abcdef"):
+    if len(collection.get([word])):
         return Term(id=word, weight=weight)
     if not text_too:
         raise BabelclipError(
-            f"{word} is no file, and no id of a result (24 hexadecimal digits, as --json shows them). --like takes one "
-            "of these; words are the query, or --plus."
+            f"{word} is no file, and no id of {collection.name} (--json shows them). --like takes one of these; words "
+            "are the query, or --plus."
         )
     return Term(text=word, weight=weight)
 

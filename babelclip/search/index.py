@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -141,7 +142,7 @@ def index_pictures(
         with contextlib.closing(collection):
             known = Known(collection, list(own))
             lanes = None if devices is None else replicas(tower, devices)
-            total = _count(opened, asked) if progress else None
+            total = _count(opened, asked) if progress and sys.stderr.isatty() else None
             with decoder_pool(workers, _LOOK) as pool, Writer(collection, Waiting(url)) as writer:
                 settings = {"batch_size": batch_size, "workers": workers, "devices": lanes, "pool": pool}
                 encode = TowerEncoder(tower, strict=strict, **settings)

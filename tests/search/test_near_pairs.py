@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from babelclip.search import near_pairs
+from babelclip.search.collection import ImageSpace, create_collection
+from babelclip.search.columns import vector_array
+from babelclip.search.near_pairs import Joined, groups_of_vectors, join_all
+
+pytest.importorskip("lancedb")
+N, D = 300, 8
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    """Chains: each vector near the next few, the ends of a chain far apart; some equal, some alone."""
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((N, D))
+    for row in range(1, N):
+        if row % 6:
+            rows[row] = rows[row - 1] + 0.25 * rng.standard_normal(D) * np.linalg.norm(rows[row - 1]) / D**0.5
+    rows[40:60] = rows[40]
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory, vectors):
+    made = create_collection(tmp_path_factory.mktemp("near") / "c.lance", ImageSpace("s", "m", dim=D))
+    digests = [f"{row % 100:064x}" if row >= 200 else None for row in range(N)]  # none is twice
+    digests[250] = digests[290] = "f" * 64
+    names = [f"{row:03d}" for row in range(N)]
+    made.upsert(pa.table({"id": names, "vector": vector_array(vectors), "sha256": digests}))
+    return made
+
+
+def components(vectors: np.ndarray, least: float, pairs: list[tuple[int, int]]) -> set[frozenset[str]]:
+    """Connected components, the slow way."""
+    near = vectors @ vectors.T >= least
+    for one, other in pairs:
+        near[one, other] = near[other, one] = True
+    label = np.arange(len(vectors))
+    for _ in range(len(vectors)):
+        label = np.array([label[row].min() for row in near])
+    names = {
+        number: frozenset(f"{row:03d}" for row in np.flatnonzero(label == number)) for number in set(label.tolist())
+    }
+    return {group for group in names.values() if len(group) > 1}
+
+
+def found(joined: Joined) -> set[frozenset[str]]:
+    groups: dict[str, set[str]] = {}
+    for name in joined.members():
+        groups.setdefault(joined.first(name), set()).add(name)
+    return {frozenset(group) for group in groups.values() if len(group) > 1}
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_groups_are_the_connected_components(collection, vectors, monkeypatch, indexed):
+    monkeypatch.setattr(near_pairs, "_ROWS", 64)
+    if indexed:
+        monkeypatch.setattr(near_pairs, "_NEIGHBOURS", 4)  # the twenty equal ones then ask for more
+        monkeypatch.setattr(near_pairs, "_join_exactly", lambda *_given: pytest.fail("not by the index"))
+        monkeypatch.setattr(type(collection), "stats", lambda _self: type("Stats", (), {"index": "ivf_rq"}))
+    joined, done = Joined(), []
+    join_all(collection, [f"{row:03d}" for row in range(N)], 0.94, joined, done.append)
+    expected = components(vectors, 0.94, [(250, 290)])
+    assert len(expected) > 10
+    assert found(joined) == expected
+    assert sum(done) == N
+
+
+def test_a_new_picture_is_joined_with_those_that_were_there(collection, vectors):
+    joined = Joined()
+    join_all(collection, ["041", "290", "gone"], 0.94, joined, lambda _n: None)
+    near = {f"{row:03d}" for row in np.flatnonzero(vectors @ vectors[41] >= 0.94)}
+    assert found(joined) >= {frozenset(near)}
+    assert joined.first("290") == joined.first("250") == "250"
+
+
+def test_within_results_a_row_belongs_to_the_first_it_resembles(vectors):
+    best_first = vectors[[40, 3, 41, 200, 42]]
+    assert groups_of_vectors(best_first, 0.9999) == [0, 1, 0, 3, 0]
+    assert groups_of_vectors(vectors[:0], 0.9) == []
