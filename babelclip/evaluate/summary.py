@@ -32,14 +32,21 @@ def summary(results: Sequence[Mapping[str, Any]], metric: str = "") -> str:
         raise BabelclipError(f"No metric is called {metric!r}. {did_you_mean(metric, known)}")
     tables: dict[Conditions, list[Row]] = {}
     for row in rows:
-        tables.setdefault(row.conditions, []).append(row)
+        # A translation has two languages: its directions are the columns of one table.
+        across = row.conditions.task == "translation_retrieval"
+        tables.setdefault(row.conditions._replace(direction="") if across else row.conditions, []).append(row)
     return "\n".join(_table(conditions, of_table, metric) for conditions, of_table in tables.items())
 
 
 def _table(conditions: Conditions, rows: Sequence[Row], metric: str) -> str:
     usual = [name for name in METRICS[conditions.task] if any(name in row.metrics for row in rows)]
     shown = metric if any(metric in row.metrics for row in rows) else usual[0]
-    values = {(row.model, row.language): row.metrics[shown] for row in rows if shown in row.metrics}
+    across = conditions.task == "translation_retrieval"
+    values = {
+        (row.model, row.conditions.direction if across else row.language): row.metrics[shown]
+        for row in rows
+        if shown in row.metrics
+    }
     models = list(dict.fromkeys(model for model, _ in values))
     codes = sorted({code for _, code in values}, key=lambda code: (code != "en", code))
     words = [

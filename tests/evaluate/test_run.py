@@ -166,7 +166,13 @@ def test_each_kind_of_benchmark_gets_its_tasks(home):
     )
     assert {result["task"] for result in texts.results} == {"translation_retrieval", "fidelity"}
     table = summary([*outcome.results, *texts.results])
-    for words in ("acc1; zero-shot classification", "lp_acc1; linear probe", "R@1, en->sv; translation", "cosine; fid"):
+    for words in (
+        "acc1; zero-shot classification",
+        "lp_acc1; linear probe",
+        "R@1; translation",
+        "| en->sv | sv->en | mean |",
+        "cosine; fid",
+    ):
         assert words in table, table
     assert "| one |" in table
     with pytest.raises(BabelclipError, match="No metric is called 'accuraccy'"):
