@@ -25,6 +25,8 @@ _TITLES = {
     "cifar100": "CIFAR100",
     "stsb": "STS-b",
     "wit": "WIT",
+    "multi30ktexts": "Multi30k texts",
+    "builtin": "built-in photographs",
 }
 _ALIASES = {
     "multilingualmscococaptions": "xtd10",
@@ -46,7 +48,7 @@ def dataset_key(name: str) -> str:
     >>> dataset_key("wds/mscoco_captions"), dataset_key("XM3600"), dataset_key("xm3600-first")
     ('coco', 'xm3600', 'xm3600')
     """
-    plain = name.strip().lower().removeprefix("wds/").removesuffix("-first")
+    plain = name.strip().lower().removeprefix("wds/").removesuffix("-first").removesuffix("-lowercased")
     plain = re.sub(r"[\s_\-./]", "", plain)
     return _ALIASES.get(plain, plain)
 

@@ -6,7 +6,7 @@ Entry points: `make_sheets`, `Sheet`, `order_of_languages`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.evaluate.dataset_names import dataset_title
@@ -109,7 +109,7 @@ def make_sheets(rows: Sequence[Row], metric: str = "") -> tuple[list[Sheet], lis
     """
     cells: dict[Conditions, dict[tuple[str, str], Row]] = {}
     doubled = []
-    for row in rows:
+    for row in map(_across, rows):
         of_sheet = cells.setdefault(row.conditions, {})
         if (row.model, row.language) in of_sheet:
             where = f"{row.model}, {dataset_title(row.conditions.dataset)}, {row.language} {row.conditions.direction}"
@@ -123,6 +123,13 @@ def make_sheets(rows: Sequence[Row], metric: str = "") -> tuple[list[Sheet], lis
         beside = tuple(row for row in published_beside(conditions) if set(row.metrics) & set(metrics))
         sheets.append(Sheet(conditions, models, codes, of_sheet, metrics, beside))
     return sheets, doubled
+
+
+def _across(row: Row) -> Row:
+    """Returns a translation with both of its languages as its column, `en->cs`, so that one sheet holds them all."""
+    if row.conditions.task != "translation_retrieval":
+        return row
+    return replace(row, conditions=row.conditions._replace(direction=""), language=row.conditions.direction)
 
 
 def order_of_languages(codes: Sequence[str]) -> tuple[str, ...]:
