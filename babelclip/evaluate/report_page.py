@@ -23,7 +23,7 @@ from babelclip.evaluate.resource import SOURCE, by_resource
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _PUBLISHED_OPEN = 6  # so many published models stand open; more fold
-_MOST_LANGUAGES = 60  # in one heat map
+_FEW, _MOST_LANGUAGES = 12, 60  # in one heat map
 
 
 def render_report(
@@ -111,7 +111,7 @@ def _section(sheet: Sheet, number: int, published: bool) -> Markup:
 
 def _table(sheet: Sheet, metric: str) -> Markup:
     """Returns the table of one metric: models down, languages across."""
-    heads = [el("th", code, el("span", language_name(code), class_="long"), scope="col") for code in sheet.languages]
+    heads = [el("th", code, _full_name(code), scope="col") for code in sheet.languages]
     top = max((v for m in sheet.models for c in sheet.languages if (v := sheet.value(m, c, metric))), default=1.0)
     labels = row_names(sheet.models)
     rows, marked = [], False
@@ -127,6 +127,11 @@ def _table(sheet: Sheet, metric: str) -> Markup:
     if marked:
         caption.append("; * the model does not declare the language: what it reaches is transfer")
     return _figure(caption, heads, rows, "model", f"{sheet.title}, {metric}")
+
+
+def _full_name(code: str) -> Markup | None:
+    name = language_name(code)
+    return None if name == code else el("span", name, class_="long")
 
 
 def _cell(row: Row | None, metric: str, best: float | None, top: float, undeclared: bool) -> Markup:
@@ -166,7 +171,8 @@ def _means(sheet: Sheet, metric: str) -> Markup | None:
     groups = "; ".join(f"{name}: {' '.join(codes)}" for name, codes in by_resource(known).items())
     caption = (
         f"Means of {metric} over languages, their number behind. A mean is left out where the model lacks one of its "
-        f"languages. Only that of declared languages may be over others in the next row. {SOURCE}. {groups}."
+        "languages. Only that of declared languages may be over others in the next row."
+        + (f" {SOURCE}. {groups}." if groups else "")
     )
     return join(el("h3", "Means over languages"), _figure(caption, heads, rows, "model", f"{sheet.title}, means"))
 
@@ -178,7 +184,8 @@ def _mean_cell(mean: Mean) -> Markup:
 
 
 def _heat(sheet: Sheet, metric: str) -> Markup | None:
-    if not 2 <= len(sheet.languages) <= _MOST_LANGUAGES:
+    # One model in few languages is its table over again.
+    if not 2 <= len(sheet.languages) <= _MOST_LANGUAGES or (len(sheet.models) < 2 and len(sheet.languages) <= _FEW):
         return None
     if not any(sheet.value(model, code, metric) is not None for model in sheet.models for code in sheet.languages):
         return None
