@@ -138,7 +138,14 @@ def run(plan: Plan, *, progress: bool = False, tell: Callable[[str], None] | Non
     files = {} if single or plan.out is None else _files(plan, models, sets)
     for one in sets:
         due = [model for model in models if not _is_done(files.get(_key(model, one)), model, one, plan, outcome)]
-        encoded = _encode(due, one, plan, outcome, progress)
+        try:
+            encoded = _encode(due, one, plan, outcome, progress)
+        except BabelclipError as error:
+            if plan.strict:
+                raise
+            # The pictures of this benchmark are at fault; those of the others may be well.
+            outcome.failures.append(f"{one.benchmark.name}: {error}")
+            continue
         for model in due:
             results = _measured(model, one, encoded.get(model.name, []), teacher, plan, outcome, progress)
             outcome.results += results

@@ -138,6 +138,17 @@ def test_a_model_that_fails_takes_only_its_own_results_with_it(home, tmp_path, m
         run.run(plan_of(home, models=("absent",)))
 
 
+def test_a_benchmark_whose_pictures_are_broken_does_not_stop_the_others(home, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    write_captions(Captions.from_columns(text=["a dog"], lang=["en"], image=["broken.png"]), tmp_path / "broken.jsonl")
+    plan = plan_of(home, f"captions={tmp_path}/broken.jsonl,name=broken", f"stsb={home}", models=("one",))
+    outcome = run.run(plan)
+    assert {result["task"] for result in outcome.results} == {"sts"}
+    assert outcome.failures[0].startswith("broken: None of the 1 pictures can be read")
+    with pytest.raises(BabelclipError, match="does not decode"):
+        run.run(dataclasses.replace(plan, strict=True))
+
+
 def test_a_text_tower_is_measured_on_texts_and_fails_on_pictures(home, tmp_path):
     clip = babelclip.load(home / "one", towers="text")
     clip.save(tmp_path / "text")
