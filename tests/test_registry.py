@@ -9,8 +9,9 @@ import pytest
 
 import babelclip
 from babelclip import registry
-from babelclip.cards import read_cards, read_sources
+from babelclip.cards import read_cards, read_scores, read_sources
 from babelclip.errors import BabelclipError
+from babelclip.evaluate.published import MORE_FILE
 from babelclip.languages import UnknownLanguageError, covers
 
 TEXT_WITHOUT_PICTURES = "Contrastive Tension"
@@ -41,6 +42,7 @@ def test_every_fact_of_every_card_has_a_source():
 def test_no_citation_is_left_over():
     used = {key for card in registry.cards() for key in card.sources.values()}
     used |= {score.source for card in registry.cards() for score in card.scores}
+    used |= {score.source for scores in read_scores(MORE_FILE).values() for score in scores}
     assert set(read_sources()) - used == set()
 
 
