@@ -24,7 +24,7 @@ from typing import Any
 
 from babelclip.data.images import picture_suffixes
 from babelclip.data.readers.picture_texts import LARGEST_TEXT, lines_of
-from babelclip.data.readers.webdataset import NOT_JSON, iter_samples
+from babelclip.data.readers.webdataset import BROKEN_OFF, NOT_JSON, iter_samples
 from babelclip.data.tables import is_utf8
 from babelclip.errors import BabelclipError
 from babelclip.models.tar_pictures import member_size
@@ -145,11 +145,11 @@ def walk_folder(folder: Path, name: str, wanted: Wanted) -> Iterator[Found]:
             lower = item.lower()
             if not is_utf8(str(path.relative_to(folder))):
                 if os.path.splitext(lower)[1] in picture_suffixes():
-                    wanted.problems.add(NOT_UTF8, ascii(str(path)), name)
+                    wanted.problems.add(NOT_UTF8, ascii(str(path)))
             elif lower.endswith(".tar"):
                 yield from walk_tar(path, folder, name, wanted)
             elif lower.endswith((".tar.gz", ".tgz")):
-                wanted.problems.add(PACKED_TAR, str(path), name)
+                wanted.problems.add(PACKED_TAR, str(path))
             elif os.path.splitext(lower)[1] in picture_suffixes() and (
                 found := _file(path, folder, name, there, wanted)
             ):
@@ -163,11 +163,11 @@ def walk_tar(tar: Path, root: Path, name: str, wanted: Wanted) -> Iterator[Found
         for (key, sample), problem in iter_samples(tar):
             member = sample.get("image")
             if problem is not None:
-                wanted.problems.add(problem, f"{tar}::{key}", name)
+                wanted.problems.add(problem, f"{tar}::{key}", name if problem == BROKEN_OFF else "")
             elif isinstance(member, str):
                 inside = f"{tar.relative_to(root).as_posix()}::{member}"
                 if not is_utf8(inside):
-                    wanted.problems.add(NOT_UTF8, f"{tar}::{member!a}", name)
+                    wanted.problems.add(NOT_UTF8, f"{tar}::{member!a}")
                     continue
                 facts = _facts_of(sample.get(".json"), wanted, f"{tar}::{key}.json")
                 text = sample.get(".txt")
@@ -188,8 +188,10 @@ def walk_tar(tar: Path, root: Path, name: str, wanted: Wanted) -> Iterator[Found
 def _file(path: Path, root: Path, name: str, there: set[str], wanted: Wanted) -> Found | None:
     try:
         facts = path.stat()
-    except OSError:
-        wanted.problems.add("file cannot be opened", str(path), name)
+    except OSError as error:
+        # A link to nothing hides no picture, a folder that may not be entered may.
+        hides = "" if isinstance(error, FileNotFoundError) else name
+        wanted.problems.add("file cannot be opened", str(path), hides)
         return None
     text = _beside(path, ".txt", there)
     described = _beside(path, ".json", there) if wanted.columns or text is None else None

@@ -135,7 +135,7 @@ def walk_named(file: Path, root: Path, name: str, wanted: Wanted) -> Iterator[Fo
         try:
             size, modified = _facts(path)
         except OSError:
-            wanted.problems.add("file that is named, and is not there", str(path), name)
+            wanted.problems.add("file that is named, and is not there", str(path))
             continue
         yield Found(
             picture_id(name, inside),

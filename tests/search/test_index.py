@@ -325,3 +325,52 @@ def test_columns_can_be_added_later_and_hold_times(clip, photos, tmp_path):
     row = rows(url, "taken", "caption")["red.png"]
     assert row["taken"] == datetime.datetime(2020, 5, 1, 10, tzinfo=datetime.timezone.utc)
     assert row["caption"] == "red"
+
+
+def test_odd_files_among_the_pictures_are_counted_by_reason(clip, photos, tmp_path):
+    Path(os.fsdecode(os.fsencode(photos) + b"/bad\xff.png")).write_bytes((photos / "red.png").read_bytes())
+    (photos / "packed.tar.gz").write_bytes(b"\x1f\x8b")
+    (photos / "no.tar").write_bytes(b"no tar at all" * 100)
+    (photos / "blue.txt").write_bytes(b"\xff\xfe\x00 not UTF-8")
+    (photos / "green.json").write_text("[1, 2]")
+    (photos / ".hidden.png").write_bytes((photos / "red.png").read_bytes())
+    (photos / "link").symlink_to(tmp_path)
+    (photos / "dangling.png").symlink_to(tmp_path / "nowhere.png")
+    report = index_pictures(clip, [photos], tmp_path / "p.lance")
+    assert report.added == 8
+    reasons = " ".join(report.problems)
+    for words in ("not UTF-8", "packed tar", "tar cannot be read", "no JSON object", "cannot be opened"):
+        assert words in reasons, words
+    assert rows(tmp_path / "p.lance", "caption")["blue.png"]["caption"] is None
+    (photos / "no.tar").unlink()  # it might hold pictures; nothing else there hides any
+    (photos / "red.png").unlink()
+    assert index_pictures(clip, [photos], tmp_path / "p.lance", prune=True).pruned == 1
+    with pytest.raises(BabelclipError, match="--strict"):
+        index_pictures(clip, [photos], tmp_path / "q.lance", strict=True)
+
+
+def test_a_damaged_table_and_rows_without_pictures_are_counted(clip, tmp_path):
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    pq.write_table(pa.table({"id": ["a", "a", "b"], "image": [jpeg("red"), jpeg("blue"), None]}), folder / "1.parquet")
+    report = index_pictures(clip, [folder], tmp_path / "t.lance")
+    assert (report.added, len(report.problems)) == (1, 2)
+    (folder / "1.parquet").write_bytes((folder / "1.parquet").read_bytes()[:-20])
+    with pytest.raises(BabelclipError, match="not a whole Parquet file"):
+        index_pictures(clip, [folder], tmp_path / "t.lance", prune=True)
+    assert open_collection(tmp_path / "t.lance").count() == 1
+
+
+def test_processes_decode_as_threads_do(clip, photos, tmp_path):
+    index_pictures(clip, [photos], tmp_path / "threads.lance", groups=False)
+    index_pictures(clip, [photos], tmp_path / "processes.lance", groups=False, workers=1)
+    columns = ("sha256", "colour", "thumbnail", "width", "bytes")
+    assert rows(tmp_path / "threads.lance", *columns) == rows(tmp_path / "processes.lance", *columns)
+
+
+def test_a_picture_is_decoded_once(clip, photos, tmp_path, monkeypatch):
+    opened: list[str] = []
+    decode = Image.open
+    monkeypatch.setattr(Image, "open", lambda *given, **named: (opened.append("x"), decode(*given, **named))[1])
+    index_pictures(clip, [photos], tmp_path / "p.lance", groups=False)
+    assert len(opened) == 8
