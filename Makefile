@@ -32,12 +32,20 @@ lint: install-dev
 	$(BIN)/mypy babelclip
 
 # The original implementations run again, in environments of their own, and are compared with ours; takes some 7 minutes.
-test-oracles: install-dev $(ORACLES)/current/.installed $(ORACLES)/old/.installed $(ORACLES)/tensorflow/.installed
+test-oracles: install-dev $(ORACLES)/current/.installed $(ORACLES)/old/.installed $(ORACLES)/tensorflow/.installed $(ORACLES)/mteb/.installed
 	$(BIN)/python tests/golden/check.py --out results/oracles-$$(date +%F).json
+	HF_HUB_OFFLINE=1 PYTHONPATH=. $(ORACLES)/mteb/bin/python -m pytest -q tests/evaluate/test_mteb_real.py
 
 $(ORACLES)/current/.installed: requirements/oracles.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip --disable-pip-version-check install -q torch==2.13.0 -r $<
+	$(@D)/bin/pip --disable-pip-version-check install -q --no-deps clip-benchmark==1.6.2
+	@touch $@
+
+$(ORACLES)/mteb/.installed: requirements/oracles-mteb.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip --disable-pip-version-check install -q -c constraints.txt torch==2.13.0 -r $<
+	$(@D)/bin/pip --disable-pip-version-check install -q -c constraints.txt torch==2.13.0 -e .
 	@touch $@
 
 $(ORACLES)/old/.installed: requirements/oracles-old.txt
