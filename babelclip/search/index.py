@@ -206,10 +206,11 @@ def opened_or_created(
         return create_collection(url, fingerprint, columns=columns, roots=roots)
     try:
         collection = open_collection(url, write=True)
-    except BabelclipError:
-        if "://" not in str(url):
-            raise
-        return create_collection(url, fingerprint, columns=columns, roots=roots)
+    except BabelclipError as unopened:
+        try:  # on a server there may be none yet; in a folder, one whose making was stopped
+            return create_collection(url, fingerprint, columns=columns, roots=roots)
+        except BabelclipError:
+            raise unopened from None
     try:
         collection.fingerprint.check_same(fingerprint, f"collection {url} and the model {fingerprint.image_model}")
         if lacking := {name: kind for name, kind in columns.items() if name not in collection.columns}:

@@ -327,6 +327,16 @@ def test_columns_can_be_added_later_and_hold_times(clip, photos, tmp_path):
     assert row["caption"] == "red"
 
 
+def test_a_collection_whose_making_was_stopped_is_made_anew_and_another_folder_is_left_alone(clip, photos, tmp_path):
+    (tmp_path / "half.lance" / "pictures.lance").mkdir(parents=True)
+    assert index_pictures(clip, [photos], tmp_path / "half.lance", groups=False).added == 8
+    (tmp_path / "mine.lance").mkdir()
+    (tmp_path / "mine.lance" / "diary.txt").write_text("dear diary")
+    with pytest.raises(BabelclipError, match="not a collection"):
+        index_pictures(clip, [photos], tmp_path / "mine.lance")
+    assert [path.name for path in (tmp_path / "mine.lance").iterdir()] == ["diary.txt"]
+
+
 def test_odd_files_among_the_pictures_are_counted_by_reason(clip, photos, tmp_path):
     Path(os.fsdecode(os.fsencode(photos) + b"/bad\xff.png")).write_bytes((photos / "red.png").read_bytes())
     (photos / "packed.tar.gz").write_bytes(b"\x1f\x8b")
