@@ -16,10 +16,14 @@ def serve(
     make_key: str = typer.Option(
         "", "--make-key", metavar="NAME", help="Add a key to --token-file, print it, and end."
     ),
-    scopes: str = typer.Option("read", "--scopes", help="Of the key: read, write, admin, separated by commas."),
+    scopes: str = typer.Option("read", "--scopes", help="Of the key: read, write, metrics, admin; with commas."),
     allow_open: bool = typer.Option(False, "--allow-open", help="Let others in without a key."),
     known_host: list[str] = typer.Option([], "--known-host", help="Further host name the service is called by."),
     trusted_proxy: list[str] = typer.Option([], "--trusted-proxy", help="Address whose X-Forwarded-For is believed."),
+    user_header: str = typer.Option(
+        "", "--user-header", metavar="HEADER", help="Header in which a trusted proxy names who it let in."
+    ),
+    space: str = typer.Option("", "--space", help="Embedding space of clip-retrieval folders, which do not say it."),
     workers: int = typer.Option(1, "--workers", min=1, help="Processes; each holds the model."),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of the encoder in each process; 0: all cores."),
     fetch: str = typer.Option("off", "--fetch", help="Pictures by address: off, public, or host names with commas."),
@@ -69,6 +73,8 @@ def serve(
         hosts=tuple(known_host),
         workers=workers,
         trusted_proxies=tuple(trusted_proxy),
+        user_header=user_header,
+        space=space,
         show_paths=show_paths,
         full_pictures=not thumbnails_only,
         fetch=fetch,

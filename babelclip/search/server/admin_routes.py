@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,15 +13,16 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from babelclip.errors import BabelclipError
 from babelclip.search.collection import Collection, open_collection
 from babelclip.search.columns import FIXED, schema_of
-from babelclip.search.filters import from_json
-from babelclip.search.server.jobs import Job, Jobs
+from babelclip.search.filters import Filter, from_json
+from babelclip.search.server.jobs import Jobs
 from babelclip.search.server.problems import Problem
 from babelclip.search.server.schemas import AddIn, DeleteIn
 from babelclip.search.server.served import Served
 from babelclip.search.server.service import Service
-from babelclip.search.server.terms import picture_bytes
+from babelclip.search.server.terms import checked_language, picture_bytes
 from babelclip.search.server.tokens import Key
 
 # Rows that come over HTTP belong to a source of their own, so that indexing folders anew leaves them alone.
@@ -30,20 +32,11 @@ _BEAT = 15.0
 
 def router(service: Service, jobs: Jobs) -> APIRouter:
     """Returns the routes; adding wants a key with `write`, all else one with `admin`."""
-    routes = APIRouter(prefix="/v1", dependencies=[Depends(lambda: _check_alone(service))])
+    routes = APIRouter(prefix="/v1")
     _add_adding(routes, service, jobs)
     _add_removing(routes, service, jobs)
     _add_jobs(routes, service, jobs)
     return routes
-
-
-def _check_alone(service: Service) -> None:
-    if service.settings.workers > 1:
-        raise Problem(
-            409,
-            "several_workers",
-            "The service runs in several processes, and jobs belong to one. Start one with --workers 1.",
-        )
 
 
 def _add_adding(routes: APIRouter, service: Service, jobs: Jobs) -> None:
@@ -59,13 +52,14 @@ def _add_adding(routes: APIRouter, service: Service, jobs: Jobs) -> None:
                 400, "no_image_encoder", "The service has no picture encoder of this space. Use babelclip index."
             )
         content = picture_bytes(service, asked.image)
-        unknown = [
-            column for column in asked.columns if served.current().columns.get(column) is None or column in FIXED
-        ]
+        columns = await service.read(served, "rows", lambda collection: dict(collection.columns))
+        unknown = [column for column in asked.columns if column not in columns or column in FIXED]
         if unknown:
             raise Problem(
                 422, "bad_request", f"The collection has no own columns {', '.join(unknown)[:200]}. Leave them out."
             )
+
+        lang = checked_language(asked.lang) or None
 
         async def work() -> tuple[int, str]:
             vector, look = await encoder.row(content)
@@ -74,7 +68,7 @@ def _add_adding(routes: APIRouter, service: Service, jobs: Jobs) -> None:
                 "vector": vector.tolist(),
                 "source": _SOURCE,
                 "caption": asked.caption,
-                "lang": asked.lang,
+                "lang": lang,
                 "width": look.width,
                 "height": look.height,
                 "bytes": look.size,
@@ -100,7 +94,10 @@ def _add_removing(routes: APIRouter, service: Service, jobs: Jobs) -> None:
             raise Problem(
                 422, "bad_request", "Neither ids nor where is given; one is needed. Everything is not deleted so."
             )
-        where = from_json(asked.where, served.current().columns) if asked.where is not None else None
+        where: Filter | None = None
+        if asked.where is not None:
+            columns = await service.read(served, "rows", lambda collection: dict(collection.columns))
+            where = from_json(asked.where, columns)
 
         def change(collection: Collection) -> int:
             rows = collection.delete(ids=asked.ids, where=where)
@@ -145,16 +142,19 @@ def _add_jobs(routes: APIRouter, service: Service, jobs: Jobs) -> None:
     @routes.get("/jobs/{job}/events", dependencies=[admin])
     async def events(job: str, request: Request) -> StreamingResponse:
         """The states of a job as they come (server-sent events), until it has ended."""
-        return StreamingResponse(_events(jobs, jobs.find(job), request), media_type="text/event-stream")
+        jobs.find(job)
+        return StreamingResponse(_events(jobs, job, request), media_type="text/event-stream")
 
 
-async def _events(jobs: Jobs, job: Job, request: Request) -> AsyncIterator[str]:
-    said = ""
+async def _events(jobs: Jobs, name: str, request: Request) -> AsyncIterator[str]:
+    said, at = "", 0.0
     while not await request.is_disconnected():
-        now = json.dumps(job.facts())
-        # A line that is a comment keeps proxies from closing a silent connection.
-        yield f"data: {now}\n\n" if now != said else ": still there\n\n"
-        said = now
+        job = jobs.find(name)
+        now, moment = json.dumps(job.facts()), time.monotonic()
+        if now != said or moment - at >= _BEAT:
+            # A line that is a comment keeps proxies from closing a silent connection.
+            yield f"data: {now}\n\n" if now != said else ": still there\n\n"
+            said, at = now, moment
         if job.ended:
             return
         await jobs.changed(_BEAT)
@@ -178,6 +178,11 @@ async def _changing(service: Service, served: Served, change: Callable[[Collecti
 def _upsert(collection: Collection, row: dict[str, Any]) -> int:
     schema = schema_of(collection.columns, collection.fingerprint.dim)
     names = [name for name in schema.names if name in row]
-    arrays = [pa.array([row[name]], schema.field(name).type) for name in names]
+    try:
+        arrays = [pa.array([row[name]], schema.field(name).type) for name in names]
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        raise BabelclipError(
+            "A value does not fit the type of its column. GET /v1/collections tells the types."
+        ) from error
     collection.upsert(pa.table(arrays, schema=pa.schema([schema.field(name) for name in names])))
     return 1

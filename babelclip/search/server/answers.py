@@ -5,6 +5,7 @@ Entry points: `find_rows`, `hits_of`, `hits_by_id`.
 
 from __future__ import annotations
 
+import math
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from babelclip.errors import BabelclipError
 from babelclip.search.collection import Collection
 from babelclip.search.columns import check_columns
 from babelclip.search.filters import And, Eq, Filter, In, Range
@@ -71,16 +71,14 @@ class Found:
     Attributes:
         hits: best first.
         more: whether there may be rows behind them.
-        notes: for the person who asked.
     """
 
     hits: Sequence[Hit]
     more: bool
-    notes: tuple[str, ...] = ()
 
 
 def question_of(
-    collection: Collection,
+    columns: Mapping[str, str],
     asked: SearchIn,
     terms: Sequence[Term],
     texts: np.ndarray,
@@ -89,17 +87,23 @@ def question_of(
 ) -> Question:
     """Returns the question of a request.
 
+    Args:
+        columns: that requests may name, name -> type.
+        asked: the request.
+        terms: of the query.
+        texts: (N, D) vectors of those that are texts.
+        where: its filter.
+        offset: rows before the page.
+
     Raises:
         Problem: safety is asked for, and the collection knows nothing of it.
         BabelclipError: a column is unknown.
     """
-    names = check_columns(asked.columns, collection.columns)
-    if any(collection.columns[name] == "bytes" for name in names):
-        raise BabelclipError("columns names one that holds bytes. Thumbnails have an address of their own.")
+    names = check_columns(asked.columns, columns)
     if asked.group_by:
-        check_columns([asked.group_by], collection.columns)
+        check_columns([asked.group_by], columns)
     if asked.safety:
-        safe = safety_filter(collection)
+        safe = safety_filter(columns)
         if safe is None:
             # A filter that does not work must not look as if it did.
             raise Problem(400, "no_safety", "The collection has no safety column (nsfw), so safety cannot be had here.")
@@ -154,13 +158,13 @@ def _columns(collection: Collection, question: Question) -> list[str]:
     return [name for name in dict.fromkeys((*SHOWN, *question.columns)) if name in collection.columns]
 
 
-def safety_filter(collection: Collection) -> Filter | None:
+def safety_filter(columns: Mapping[str, str]) -> Filter | None:
     """Returns the condition that a row is said to be safe; None where the collection does not say.
 
     A row without a value is not said to be safe, so it is left out.
     """
     for name in _SAFETY:
-        kind = collection.columns.get(name)
+        kind = columns.get(name)
         if kind == "bool":
             return Eq(name, False)
         if kind in ("float", "int"):
@@ -171,7 +175,7 @@ def safety_filter(collection: Collection) -> Filter | None:
 
 
 def hits_of(
-    service: Service, served: Served, collection: Collection, hits: Sequence[Hit], asked: Sequence[str]
+    service: Service, served: Served, collection: Collection, found: Found, asked: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Returns hits as JSON content; `asked` are the columns beside those that every hit has."""
     return [
@@ -185,7 +189,7 @@ def hits_of(
             z=hit.z,
             similar=hit.similar,
         )
-        for hit in hits
+        for hit in found.hits
     ]
 
 
@@ -201,12 +205,8 @@ def hits_by_id(
         ids: of items.
         everything: all columns that can be shown, not only those of a hit.
     """
-    hidden = {"thumbnail", "sha256", "source_row", *(() if service.settings.show_paths else ("path",))}
-    own = [
-        name
-        for name, kind in collection.columns.items()
-        if everything and kind != "bytes" and name not in hidden and name not in ("id", *SHOWN)
-    ]
+    hidden = {"id", "sha256", "source_row", *SHOWN}
+    own = [name for name in service.visible(collection) if name not in hidden] if everything else []
     names = [name for name in dict.fromkeys((*SHOWN, *own)) if name in collection.columns]
     rows = collection.get(ids, columns=names).to_pylist()
     return [
@@ -249,6 +249,6 @@ def _hit(
 
 def _plain(value: Any) -> Any:
     """Returns a value as JSON has it: times as ISO text, numbers that are none as null."""
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value.isoformat() if hasattr(value, "isoformat") else value

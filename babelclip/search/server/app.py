@@ -34,7 +34,7 @@ SETTINGS_VARIABLE = "BABELCLIP_SERVE_SETTINGS"
 
 def create_app(service: Service) -> FastAPI:
     """Returns the application around an open service."""
-    jobs = Jobs()
+    jobs = Jobs(service.settings.state, service.hide)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -51,7 +51,7 @@ def create_app(service: Service) -> FastAPI:
         openapi_url=None,
         lifespan=lifespan,
     )
-    problems.install(app)
+    problems.install(app, service.hide)
     app.include_router(page.router())
     app.include_router(search_routes.router(service))
     app.include_router(item_routes.router(service))
@@ -75,10 +75,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
     async def ready() -> Response:
         return JSONResponse({"status": "ready" if service.ready else "ending"}, 200 if service.ready else 503)
 
-    # Where there are keys, figures and the list of routes are for those who run the service or may ask it.
-    watching = [Depends(service.allow("admin"))] if service.keys is not None else []
-
-    @app.get("/metrics", include_in_schema=False, dependencies=watching)
+    @app.get("/metrics", include_in_schema=False, dependencies=[Depends(service.allow("metrics"))])
     async def metrics() -> Response:
         content, kind = service.metrics.text()
         return Response(content, media_type=kind)

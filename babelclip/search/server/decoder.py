@@ -32,11 +32,22 @@ class Refused(Exception):
 
 
 class Decoder:
-    """Decoding processes with a deadline each."""
+    """Decoding processes with a deadline for each picture, which begins when its turn comes."""
 
-    def __init__(self, *, workers: int, pixels: int, seconds: float, memory: int) -> None:
+    def __init__(self, *, workers: int, pixels: int, seconds: float, memory: int, queue: int = 64) -> None:
+        """Remembers the bounds.
+
+        Args:
+            workers: processes, started at the first picture.
+            pixels: of one picture.
+            seconds: that one picture may take.
+            memory: bytes that a process may take beyond its start.
+            queue: pictures that may wait or be decoded.
+        """
         self._workers, self._pixels, self._seconds, self._memory = workers, pixels, seconds, memory
         self._pool: ProcessPoolExecutor | None = None
+        self._turns = asyncio.Semaphore(workers)
+        self._waiting, self._queue = 0, queue
 
     async def pixels_for(self, content: bytes, preprocess: Preprocess) -> tuple[np.ndarray, int, int]:
         """Returns what the picture tower wants (3, H, W) float32, and the picture's width and height.
@@ -70,16 +81,32 @@ class Decoder:
         self._end()
 
     async def _run(self, work: Callable[..., Any], *given: Any) -> Any:
+        if self._waiting >= self._queue:
+            raise busy(f"{self._queue} pictures wait to be decoded. Ask again in a second.")
+        self._waiting += 1
+        # A task of its own: where the asker leaves, the process still is busy, and the next picture waits for it.
+        task = asyncio.get_running_loop().create_task(self._in_turn(work, given))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
+
+    async def _in_turn(self, work: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+        try:
+            async with self._turns:
+                return await self._decoded(work, given)
+        finally:
+            self._waiting -= 1
+
+    async def _decoded(self, work: Callable[..., Any], given: tuple[Any, ...]) -> Any:
         loop = asyncio.get_running_loop()
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self._workers, multiprocessing.get_context("spawn"), initializer=_bound, initargs=(self._memory,)
-            )
-            # The processes start in seconds, which must not count against the first picture.
-            await loop.run_in_executor(self._pool, _ready)
         pool = self._pool
         try:
-            return await asyncio.wait_for(loop.run_in_executor(pool, work, *given), self._seconds)
+            if pool is None:
+                pool = self._pool = ProcessPoolExecutor(
+                    self._workers, multiprocessing.get_context("spawn"), initializer=_bound, initargs=(self._memory,)
+                )
+                # The processes start in seconds, which must not count against the first picture.
+                await loop.run_in_executor(pool, _ready)
+            return await asyncio.wait_for(loop.run_in_executor(pool, _guarded, work, *given), self._seconds)
         except Refused as error:
             raise Problem(415, "unsupported_media", str(error)) from error
         except MemoryError as error:
@@ -91,7 +118,7 @@ class Decoder:
             raise Problem(
                 413, "too_large", f"Decoding the picture takes more than {self._seconds:g} s. Send a smaller one."
             ) from None
-        except BrokenProcessPool as error:
+        except (BrokenProcessPool, RuntimeError) as error:
             self._end(pool)
             raise busy("The decoder had to be started anew. Send the picture again.") from error
 
@@ -113,16 +140,27 @@ def _ready() -> None:
 
 
 def _bound(memory: int) -> None:
-    """Bounds the memory of a decoding process; without `resource` (Windows) the pixel limit is what there is."""
+    """Bounds the memory of a decoding process; where that cannot be (Windows, macOS), the pixel limit is what holds."""
+    _ready()
     try:
         import resource
-    except ImportError:
+
+        with open("/proc/self/statm", encoding="ascii") as file:
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):
         return
-    _ready()
-    with open("/proc/self/statm", encoding="ascii") as file:
-        taken = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _guarded(work: Callable[..., Any], *given: Any) -> Any:
+    """Runs `work`; whatever a hostile picture makes of the libraries is a refusal."""
+    try:
+        return work(*given)
+    except (Refused, MemoryError):
+        raise
+    except Exception as error:
+        raise Refused("The picture cannot be decoded: it is broken or cut off. Send a whole one.") from error
 
 
 def _opened(content: bytes, pixels: int) -> Image.Image:
@@ -130,23 +168,21 @@ def _opened(content: bytes, pixels: int) -> Image.Image:
     from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    Image.MAX_IMAGE_PIXELS = None  # the bound below is ours, and an error rather than a warning
+    # Pillow looks at sizes that only decoding tells too, such as that of a GIF's frame; its warning is an error here.
+    Image.MAX_IMAGE_PIXELS = pixels
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-            if picture.width * picture.height > pixels:
-                raise Refused(
-                    f"The picture has {picture.width} x {picture.height} pixels; at most {pixels:,} are read. "
-                    "Send a smaller one."
-                )
             picture.seek(0)
             picture.load()
-            upright = ImageOps.exif_transpose(picture)
         except UnidentifiedImageError as error:
             raise Refused(f"This is not a picture of a kind that is read: {', '.join(FORMATS)}. Send one.") from error
-        except (OSError, ValueError, SyntaxError, EOFError, OverflowError, TypeError, KeyError, IndexError) as error:
-            raise Refused("The picture cannot be decoded: it is broken or cut off. Send a whole one.") from error
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise Refused(
+                f"The picture has too many pixels; at most {pixels:,} are read. Send a smaller one."
+            ) from error
+        upright = ImageOps.exif_transpose(picture)
     return upright
 
 

@@ -28,15 +28,16 @@ class QueryEncoder:
     Attributes:
         clip: the model.
         name: what people call it.
+        executor: its one thread, in which everything that runs the model runs.
     """
 
     def __init__(self, clip: Clip, name: str, settings: Settings, decoder: Decoder, observe: Observe) -> None:
         self.clip, self.name = clip, name
         self._observe, self._decoder = observe, decoder
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         limits = settings.limits
         self._texts = Batcher(
-            self._encode_texts, self._executor, most=settings.batch, wait=settings.wait, queue=limits.queue,
+            self._encode_texts, self.executor, most=settings.batch, wait=settings.wait, queue=limits.queue,
             observe=observe,
         )  # fmt: skip
         self._memory: collections.OrderedDict[tuple[str, str], np.ndarray] = collections.OrderedDict()
@@ -76,7 +77,7 @@ class QueryEncoder:
         start = time.perf_counter()
         pixels, width, height = await self._decoder.pixels_for(content, self._image_tower().preprocess)
         self._observe("decode", time.perf_counter() - start)
-        vectors = await asyncio.get_running_loop().run_in_executor(self._executor, self._encode_pixels, [pixels])
+        vectors = await asyncio.get_running_loop().run_in_executor(self.executor, self._encode_pixels, [pixels])
         return vectors[0], width, height
 
     async def row(self, content: bytes) -> tuple[np.ndarray, Any]:
@@ -86,13 +87,13 @@ class QueryEncoder:
             Problem: as `picture`.
         """
         pixels, look = await self._decoder.kept(content, self._image_tower().preprocess)
-        vectors = await asyncio.get_running_loop().run_in_executor(self._executor, self._encode_pixels, [pixels])
+        vectors = await asyncio.get_running_loop().run_in_executor(self.executor, self._encode_pixels, [pixels])
         return vectors[0], look
 
     async def close(self) -> None:
         """Stops the queue and the thread."""
         await self._texts.close()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self.executor.shutdown(wait=True, cancel_futures=True)
 
     def _image_tower(self) -> Any:
         if self.clip.image is None:
@@ -110,7 +111,8 @@ class QueryEncoder:
         else:
             vectors = self.clip.encode_text(texts)
         self._observe("encode_text", time.perf_counter() - start)
-        return list(vectors)
+        # Copies: a row that is remembered would keep its whole batch.
+        return [row.copy() for row in vectors]
 
     def _encode_pixels(self, pixels: Sequence[np.ndarray]) -> list[np.ndarray]:
         start = time.perf_counter()

@@ -7,11 +7,13 @@ way. The environment's proxies are not used. Entry points: `fetch_picture`, `is_
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import re
 import socket
 import ssl
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -26,6 +28,7 @@ _AGENT = f"babelclip/{__version__} (picture of a search query)"
 # Sites that do not want their pictures used by models say so in this header; see img2dataset's convention.
 _OPT_OUTS = {"noai", "noimageai", "noindex", "noimageindex"}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 
 # (host, port) -> addresses; replaced in tests.
@@ -46,7 +49,7 @@ def is_public(address: str) -> bool:
         inner += [part for part in (ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())) if part is not None]
         if ip in _NAT64:
             inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-        if int(ip) >> 32 == 0:  # IPv4-compatible, long out of use
+        if int(ip) >> 32 == 0 or ip in _LOCAL_NAT64:  # the first is IPv4-compatible, long out of use
             return False
         if ip.ipv4_mapped is not None:
             return _global(ip.ipv4_mapped)
@@ -89,6 +92,10 @@ def _one(url: str, policy: str, limit: int, resolve: Resolve, deadline: float) -
         raise Problem(403, "forbidden", "Pictures are not fetched from that host. Send the picture itself.")
     address = _checked_address(host, port, resolve)
     connection = _Pinned(scheme, host, port, address)
+    # Each read has a timeout; this ends an answer whose head drips in a byte at a time.
+    cut = threading.Timer(max(deadline - time.monotonic(), 0.001), connection.cut)
+    cut.daemon = True
+    cut.start()
     try:
         connection.request("GET", target, headers={"User-Agent": _AGENT, "Accept": "image/*", "Host": host})
         answer = connection.getresponse()
@@ -96,14 +103,23 @@ def _one(url: str, policy: str, limit: int, resolve: Resolve, deadline: float) -
             return answer.getheader("Location") or ""
         if answer.status != 200:
             raise Problem(400, "bad_request", "The address does not answer with a picture. Check it.")
-        said = {word.strip().lower() for word in (answer.getheader("X-Robots-Tag") or "").split(",")}
-        if said & _OPT_OUTS:
+        if opts_out(answer.getheader("X-Robots-Tag") or ""):
             raise Problem(403, "forbidden", "That site does not want its pictures used so. Send the picture itself.")
         return _read(answer, limit, deadline)
     except (OSError, http.client.HTTPException) as error:
         raise Problem(400, "bad_request", "The address cannot be read. Check it.") from error
     finally:
+        cut.cancel()
         connection.close()
+
+
+def opts_out(said: str) -> bool:
+    """Returns whether an X-Robots-Tag says that pictures are not to be used so: by everybody, or by us by name."""
+    for word in said.lower().split(","):
+        agent, colon, rule = word.partition(":")
+        if (rule if colon and agent.strip() == "babelclip" else word).strip() in _OPT_OUTS:
+            return True
+    return False
 
 
 def _parts(url: str) -> tuple[str, str, int, str]:
@@ -164,6 +180,12 @@ class _Pinned(http.client.HTTPConnection):
     def __init__(self, scheme: str, host: str, port: int, address: str) -> None:
         super().__init__(host, port, timeout=_CONNECT)
         self._scheme, self._address = scheme, address
+
+    def cut(self) -> None:
+        """Ends the connection from another thread."""
+        if self.sock is not None:
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
 
     def connect(self) -> None:
         """Connects to the checked address; TLS checks the certificate of the name."""

@@ -12,6 +12,7 @@ from babelclip.search.collection import Collection
 from babelclip.search.filters import Eq
 from babelclip.search.server import answers
 from babelclip.search.server.item_files import read_picture_file
+from babelclip.search.server.jpeg import plain_jpeg
 from babelclip.search.server.problems import Problem
 from babelclip.search.server.service import Service
 
@@ -40,16 +41,18 @@ def _add_pictures(routes: APIRouter, service: Service) -> None:
     async def may_see(request: Request) -> None:
         """Lets a key pass, or the signature of the very address: what an <img> can send."""
         signature = request.query_params.get("s", "")
-        if not (service.keys is not None and service.signer.opens(request.scope["raw_path"].decode(), signature)):
+        path = request.scope["raw_path"].decode("latin-1")
+        if not (service.settings.protected and service.signer.opens(path, signature)):
             service.check(request, "read")
 
     @routes.get("/thumbnail", dependencies=[Depends(may_see)], response_class=Response)
     async def thumbnail(name: str, item: str) -> Response:
         """A small JPEG, made when the picture was indexed."""
-        collection = service.collection(name).current()
-        content = await service.in_thread("thumbnail", lambda: _row(collection, item, ["thumbnail"])["thumbnail"])
-        if not content or not content.startswith(b"\xff\xd8\xff"):
-            # Rows come from wherever the collection was made: what is no JPEG is not given out as one.
+        served = service.collection(name)
+        content = await service.read(
+            served, "thumbnail", lambda rows: plain_jpeg(_row(rows, item, ["thumbnail"])["thumbnail"])
+        )
+        if content is None:
             raise Problem(404, "not_found", "This item has no thumbnail.")
         return Response(content, media_type="image/jpeg", headers=_PICTURE_HEADERS)
 
@@ -58,13 +61,13 @@ def _add_pictures(routes: APIRouter, service: Service) -> None:
         """The picture as JPEG, at most 2048 pixels long, without its metadata."""
         if not service.settings.full_pictures:
             raise Problem(404, "not_found", "This service gives thumbnails only.")
-        collection, limits = service.collection(name).current(), service.settings.limits
+        limits = service.settings.limits
 
-        def read() -> bytes:
+        def read(collection: Collection) -> bytes:
             row = _row(collection, item, ["source", "path"])
             return read_picture_file(collection.roots, row["source"], row["path"], 8 * limits.picture)
 
-        content = await service.in_thread("thumbnail", read)
+        content = await service.read(service.collection(name), "thumbnail", read)
         jpeg = await service.decoder.jpeg(content, _PICTURE_SIDE)
         return Response(jpeg, media_type="image/jpeg", headers=_PICTURE_HEADERS)
 
@@ -74,30 +77,24 @@ def _add_facts(routes: APIRouter, service: Service) -> None:
     async def group(name: str, item: str, k: int = 40) -> dict[str, Any]:
         """The near duplicates of an item, itself among them."""
         served = service.collection(name)
-        collection = served.current()
 
-        def find() -> list[str]:
+        def find(collection: Collection) -> list[dict[str, Any]]:
             own = _row(collection, item, ["group"])["group"]
-            if own is None:
-                return [item]
-            ids: list[str] = []
-            for batch in collection.scan(where=Eq("group", own), batch_rows=_GROUP_ROWS):
+            ids: list[str] = [] if own is not None else [item]
+            for batch in collection.scan(where=Eq("group", own), batch_rows=_GROUP_ROWS) if own is not None else ():
                 ids += batch.column("id").to_pylist()
                 if len(ids) >= min(max(k, 1), _GROUP_ROWS):
                     break
-            return ids[: min(max(k, 1), _GROUP_ROWS)]
+            return answers.hits_by_id(service, served, collection, ids[: min(max(k, 1), _GROUP_ROWS)])
 
-        ids = await service.in_thread("rows", find)
-        hits = await service.in_thread("rows", lambda: answers.hits_by_id(service, served, collection, ids))
-        return {"hits": hits}
+        return {"hits": await service.read(served, "rows", find)}
 
     @routes.get("", dependencies=[Depends(service.allow("read"))])
     async def item(name: str, item: str) -> dict[str, Any]:
         """One item with all its columns."""
         served = service.collection(name)
-        collection = served.current()
-        hits = await service.in_thread(
-            "rows", lambda: answers.hits_by_id(service, served, collection, [item], everything=True)
+        hits = await service.read(
+            served, "rows", lambda rows: answers.hits_by_id(service, served, rows, [item], everything=True)
         )
         if not hits:
             raise Problem(404, "not_found", "There is no such item. It may have been removed.")
@@ -105,7 +102,8 @@ def _add_facts(routes: APIRouter, service: Service) -> None:
 
 
 def _row(collection: Collection, item: str, columns: list[str]) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = collection.get([item], columns=columns).to_pylist()
+    there = [name for name in columns if name in collection.columns]
+    rows: list[dict[str, Any]] = collection.get([item], columns=there).to_pylist()
     if not rows:
         raise Problem(404, "not_found", "There is no such item. It may have been removed.")
-    return rows[0]
+    return {**dict.fromkeys(columns), **rows[0]}

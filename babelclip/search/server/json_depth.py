@@ -1,7 +1,12 @@
-"""Refuses JSON that is nested deeper than anybody needs, before a parser recurses into it. Entry point: `DepthGate`."""
+"""Refuses JSON that no honest client sends, before anything else reads it. Entry point: `DepthGate`.
+
+That is JSON nested deeper than anybody needs, which parsers recurse into, and text with half a character (a lone
+surrogate, which JSON can write and UTF-8 cannot), which would fail at whatever writes it next.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import MutableMapping
 from typing import Any
@@ -12,10 +17,11 @@ from babelclip.search.server.problems import response_of
 # A string, also one that does not end: nothing after it is JSON.
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[\]{}]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class DepthGate:
-    """Middleware that reads the body of a request that is to be JSON, looks at its depth, and hands it on."""
+    """Middleware that reads the body of a request that is to be JSON, looks at it, and hands it on."""
 
     def __init__(self, app: ASGI, depth: int) -> None:
         self._app, self._depth = app, depth
@@ -41,6 +47,10 @@ class DepthGate:
             detail = f"The JSON is nested deeper than {self._depth}. Send a flatter request."
             await response_of(400, "bad_request", detail)(scope, receive, send)
             return
+        if half_characters(bytes(body)):
+            detail = "The JSON holds half a character (a lone surrogate). Send valid Unicode."
+            await response_of(400, "bad_request", detail)(scope, receive, send)
+            return
         given = False
 
         async def again() -> MutableMapping[str, Any]:
@@ -63,3 +73,16 @@ def nesting(body: bytes) -> int:
         depth += 1 if bracket in b"[{" else -1
         deepest = max(deepest, depth)
     return deepest
+
+
+def half_characters(body: bytes) -> bool:
+    """Returns whether a text of the JSON holds a lone surrogate; what is no JSON holds none."""
+    if not _SURROGATE.search(body):
+        return False
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False

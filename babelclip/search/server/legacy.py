@@ -23,6 +23,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from babelclip.search.collection import Collection
 from babelclip.search.server import answers
+from babelclip.search.server.encoders import QueryEncoder
+from babelclip.search.server.jpeg import plain_jpeg
 from babelclip.search.server.problems import Problem
 from babelclip.search.server.schemas import SearchIn, TermIn
 from babelclip.search.server.served import Served
@@ -32,6 +34,21 @@ from babelclip.search.server.terms import checked_vector, vectors_of
 # The columns that clip-retrieval returns by default, where a collection has them.
 _COLUMNS = ("url", "caption", "NSFW")
 _MOST_IDS = 1000
+_TEXT, _FLAG = {"type": ["string", "null"]}, {"type": ["boolean", "null"]}
+_KNN: dict[str, Any] = {
+    **{name: _TEXT for name in ("text", "image", "image_url", "indice_name")},
+    **{name: _FLAG for name in ("use_mclip", "deduplicate", "use_safety_model", "use_violence_detector")},
+    "embedding_input": {"type": ["array", "null"], "items": {"type": "number"}},
+    "modality": {"type": "string", "enum": ["image", "text"]},
+    "num_images": {"type": "integer", "minimum": 1},
+    "num_result_ids": {"type": "integer", "minimum": 1},
+    "aesthetic_score": {},
+    "aesthetic_weight": {},
+}
+_METADATA: dict[str, Any] = {
+    "indice_name": _TEXT,
+    "ids": {"type": "array", "items": {"type": ["integer", "string"]}, "maxItems": _MOST_IDS},
+}
 
 
 def router(service: Service) -> APIRouter:
@@ -44,14 +61,14 @@ def router(service: Service) -> APIRouter:
         """Names of the collections."""
         return list(service.collections)
 
-    @routes.post("/knn-service", dependencies=reading)
+    @routes.post("/knn-service", dependencies=reading, openapi_extra={"requestBody": _body_of("KnnIn", _KNN)})
     async def knn(request: Request) -> Response:
         """Nearest rows of a text, picture or vector, as clip-retrieval answers."""
         asked = await _body(request)
         served = _collection(service, asked)
         return JSONResponse(await _nearest(service, served, asked))
 
-    @routes.post("/metadata", dependencies=reading)
+    @routes.post("/metadata", dependencies=reading, openapi_extra={"requestBody": _body_of("MetadataIn", _METADATA)})
     async def metadata(request: Request) -> Response:
         """Metadata of rows by id."""
         asked = await _body(request)
@@ -59,16 +76,23 @@ def router(service: Service) -> APIRouter:
         ids = asked.get("ids")
         if not isinstance(ids, list) or len(ids) > _MOST_IDS or not all(isinstance(one, (str, int)) for one in ids):
             raise Problem(400, "bad_request", f"ids must be a list of at most {_MOST_IDS} ids. Send one.")
-        collection = served.current()
-        rows = await service.in_thread("rows", lambda: _rows(service, collection, [str(one) for one in ids]))
+        names = [str(one) for one in ids]
+        rows = await service.read(served, "rows", lambda collection: _rows(service, collection, names))
         return JSONResponse([{"id": _number(name), "metadata": row} for name, row in rows.items()])
 
-    @routes.get("/metrics-summary", dependencies=reading)
+    @routes.get("/metrics-summary", dependencies=[Depends(service.allow("metrics"))])
     async def summary() -> Response:
         """Seconds by stage, as a table."""
         return PlainTextResponse(service.metrics.summary())
 
     return routes
+
+
+def _body_of(title: str, properties: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the document says of a body that is read whatever its type says."""
+    needed = [name for name in ("indice_name", "modality", "num_images", "ids") if name in properties]
+    schema = {"title": title, "type": "object", "properties": properties, "required": needed}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -93,17 +117,30 @@ async def _nearest(service: Service, served: Served, asked: dict[str, Any]) -> l
     wanted = max(shown, _whole(asked, "num_result_ids", service.settings.limits.depth, default=shown))
     if asked.get("modality") not in ("image", "text"):
         raise Problem(400, "bad_request", "modality must be image or text. Say which.")
-    collection = served.current()
     safety = bool(asked.get("use_safety_model") or asked.get("use_violence_detector"))
-    if safety and service.settings.ignore_safety and answers.safety_filter(collection) is None:
-        safety = False
-    terms, texts = await vectors_of(service, served, service.encoder_for(served), [_term(served, asked)])
-    query = SearchIn(k=wanted, dedup=bool(asked.get("deduplicate")), safety=safety)
-    question = answers.question_of(collection, query, terms, texts, None, 0)
-    found = await service.in_thread("search", lambda: answers.find_rows(served, collection, question, None))
-    first = [hit.id for hit in found.hits[:shown]]
-    rows = await service.in_thread("rows", lambda: _rows(service, collection, first, pictures=True))
-    return [{"id": _number(hit.id), "similarity": float(hit.score), **rows.get(hit.id, {})} for hit in found.hits]
+    encoder = _encoder(service, served, many=bool(asked.get("use_mclip")))
+    terms, texts = await vectors_of(service, served, encoder, [_term(served, asked)])
+
+    def find(collection: Collection) -> list[dict[str, Any]]:
+        told = service.settings.ignore_safety and answers.safety_filter(collection.columns) is None
+        query = SearchIn(k=wanted, dedup=bool(asked.get("deduplicate")), safety=safety and not told)
+        question = answers.question_of(collection.columns, query, terms, texts, None, 0)
+        found = answers.find_rows(served, collection, question, None)
+        rows = _rows(service, collection, [hit.id for hit in found.hits[:shown]], pictures=True)
+        return [{"id": _number(hit.id), "similarity": float(hit.score), **rows.get(hit.id, {})} for hit in found.hits]
+
+    return await service.read(served, "search", find)
+
+
+def _encoder(service: Service, served: Served, *, many: bool) -> QueryEncoder | None:
+    """Returns the model that asks: with `many` (`use_mclip`) the one of the space that declares most languages."""
+    first = service.encoder_for(served)
+    if not many or first is None:
+        return first
+    fitting = [
+        one for one in service.encoders.values() if one.clip.space == first.clip.space and one.clip.text is not None
+    ]
+    return max(fitting, key=lambda one: len(one.clip.languages), default=first)
 
 
 def _term(served: Served, asked: dict[str, Any]) -> TermIn:
@@ -131,14 +168,17 @@ def _rows(
 ) -> dict[str, dict[str, Any]]:
     """Returns id -> columns as clip-retrieval names them; missing values are null, never NaN."""
     own = [name for name in _COLUMNS if name in collection.columns]
-    asked = [*own, *(["path"] if service.settings.show_paths else []), *(["thumbnail"] if pictures else [])]
+    paths = service.settings.show_paths and "path" in collection.columns
+    pictures = pictures and "thumbnail" in collection.columns
+    asked = [*own, *(["path"] if paths else []), *(["thumbnail"] if pictures else [])]
     rows = {}
     for row in collection.get(ids, columns=asked).to_pylist():
         content = {name: _plain(row[name]) for name in own}
-        if service.settings.show_paths:
+        if paths:
             content["image_path"] = row["path"]
-        if pictures and row["thumbnail"]:
-            content["image"] = base64.b64encode(row["thumbnail"]).decode()
+        thumbnail = plain_jpeg(row["thumbnail"]) if pictures else None
+        if thumbnail is not None:
+            content["image"] = base64.b64encode(thumbnail).decode()
         rows[row["id"]] = content
     return rows
 
@@ -149,4 +189,4 @@ def _plain(value: Any) -> Any:
 
 def _number(name: str) -> int | str:
     """Returns an id as the number it is, where it is one: that page and client know numbers."""
-    return int(name) if name.isascii() and name.isdigit() and len(name) < 19 and str(int(name)) == name else name
+    return int(name) if name.isascii() and name.isdigit() and len(name) < 20 and str(int(name)) == name else name

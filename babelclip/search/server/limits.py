@@ -6,14 +6,15 @@ Written as plain ASGI, because it must count the bytes of a body as they come. E
 from __future__ import annotations
 
 import asyncio
-import collections
 import ipaddress
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from babelclip.search.server.problems import log, response_of
+from babelclip.search.server.rates import Rates, network_of
 from babelclip.search.server.settings import Settings, is_loopback
 
 Scope = MutableMapping[str, Any]
@@ -21,10 +22,11 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# Addresses that load balancers and scrapers ask all the time.
-_UNCOUNTED = {"/healthz", "/readyz", "/metrics"}
-# Clients whose rates are remembered; the oldest are forgotten.
-_CLIENTS = 10_000
+# Addresses that load balancers and scrapers ask all the time, the first two by whatever name.
+_PROBED = {"/healthz", "/readyz"}
+_UNCOUNTED = {*_PROBED, "/metrics"}
+# Events of jobs go on for as long as there are some.
+_ENDLESS = re.compile(r"/v1/jobs/[^/]+/events")
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -38,13 +40,17 @@ class TooLarge(Exception):
     """The body of a request passed its bound while it was read."""
 
 
+class NoRoom(Exception):
+    """Bodies that are being read take all the memory that they may."""
+
+
 class Gate:
     """The middleware around all routes."""
 
     def __init__(self, app: ASGI, settings: Settings, observe: Callable[[str, int, float], None]) -> None:
         self._app, self._settings, self._observe = app, settings, observe
-        self._busy = 0
-        self._buckets: collections.OrderedDict[str, tuple[float, float]] = collections.OrderedDict()
+        self._busy = self._held = 0
+        self._rates = Rates(settings.limits.per_minute)
         self._hosts = {host.lower() for host in (*settings.hosts, settings.host, "localhost", "127.0.0.1", "[::1]")}
         self._any_host = not is_loopback(settings.host) and not settings.hosts
 
@@ -74,7 +80,9 @@ class Gate:
             await response_of(*refusal)(scope, receive, send_with_headers)
         else:
             await self._answer(scope, receive, send_with_headers, client)
-        self._observe(scope["path"], status, time.perf_counter() - start)
+        # The route's own path: one that was refused or is nobody's could be anything, and fill the memory.
+        route = getattr(scope.get("route"), "path", "unknown")
+        self._observe(route, status, time.perf_counter() - start)
 
     def client_of(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """Returns the address of the client; a proxy's word is taken only from the proxies that are trusted."""
@@ -91,7 +99,7 @@ class Gate:
         """Returns status, code, detail and headers of a refusal, None where the request may pass."""
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if not self._any_host and name not in self._hosts:
+        if not self._any_host and name not in self._hosts and scope["path"] not in _PROBED:
             return 421, "wrong_host", "This service is not known by that host name. Add it with --known-host NAME."
         origin = headers.get(b"origin")
         if origin is not None and scope["method"] not in ("GET", "HEAD"):
@@ -102,7 +110,7 @@ class Gate:
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 15 or int(length) > self._settings.limits.body:
             return 413, "too_large", f"A request may have {self._settings.limits.body:,} bytes. Send less."
-        wait = self._rate(client)
+        wait = self._rates.take(network_of(client))
         if wait > 0:
             seconds = str(int(wait) + 1)
             detail = f"One client may ask {self._settings.limits.per_minute} times a minute. Ask again in {seconds} s."
@@ -116,28 +124,21 @@ class Gate:
             )
         return None
 
-    def _rate(self, client: str) -> float:
-        """Takes one request from the client's bucket; returns the seconds to wait where it is empty."""
-        bound = self._settings.limits.per_minute
-        if not bound:
-            return 0.0
-        now = time.monotonic()
-        left, seen = self._buckets.pop(client, (float(bound), now))
-        left = min(float(bound), left + (now - seen) * bound / 60)
-        self._buckets[client] = (max(left - 1, 0.0) if left >= 1 else left, now)
-        while len(self._buckets) > _CLIENTS:
-            self._buckets.popitem(last=False)
-        return 0.0 if left >= 1 else (1 - left) * 60 / bound
-
     async def _answer(self, scope: Scope, receive: Receive, send: Send, client: str) -> None:
-        limits, read, begun = self._settings.limits, 0, False
+        limits, held, begun = self._settings.limits, 0, False
+        whole = asyncio.Event()
 
         async def counted() -> MutableMapping[str, Any]:
-            nonlocal read
+            nonlocal held
             message = await receive()
-            read += len(message.get("body", b""))
-            if read > limits.body:
+            size = len(message.get("body", b""))
+            held, self._held = held + size, self._held + size
+            if held > limits.body:
                 raise TooLarge
+            if self._held > limits.bodies:
+                raise NoRoom
+            if not message.get("more_body", False):
+                whole.set()
             return message
 
         async def started(message: MutableMapping[str, Any]) -> None:
@@ -145,27 +146,53 @@ class Gate:
             begun = True
             await send(message)
 
+        refusal: tuple[Any, ...] | None = None
         self._busy += 1
         try:
-            # Events of jobs and answers that stream go on for as long as they have something to say.
-            seconds = None if scope["path"].endswith("/events") else limits.seconds
-            await asyncio.wait_for(self._app(scope, counted, started), seconds)
+            seconds = None if _ENDLESS.fullmatch(scope["path"]) else limits.seconds
+            await _while_wanted(self._app(scope, counted, started), receive, whole, seconds)
         except TooLarge:
-            if not begun:
-                detail = f"A request may have {limits.body:,} bytes. Send less."
-                await response_of(413, "too_large", detail)(scope, receive, send)
+            refusal = 413, "too_large", f"A request may have {limits.body:,} bytes. Send less."
+        except NoRoom:
+            refusal = 503, "busy", "Too much is being sent at once. Ask again in a second.", {"Retry-After": "1"}
         except asyncio.TimeoutError:
-            if not begun:
-                detail = f"The answer took more than {limits.seconds:g} s. Ask for less, or again later."
-                await response_of(503, "busy", detail, {"Retry-After": "2"})(scope, receive, send)
+            detail = f"The answer took more than {limits.seconds:g} s. Ask for less, or again later."
+            refusal = 503, "busy", detail, {"Retry-After": "2"}
         except Exception:
             # The trace goes to the operator's log; the client learns that it was not their fault.
             log.log(logging.ERROR, "a request failed", exc_info=True)
-            if not begun:
-                detail = "The service failed at this request. It is in the operator's log."
-                await response_of(500, "failed", detail)(scope, receive, send)
+            refusal = 500, "failed", "The service failed at this request. It is in the operator's log."
         finally:
             self._busy -= 1
+            self._held -= held
+        if refusal is not None and not begun:
+            await response_of(*refusal)(scope, receive, send)
+
+
+async def _while_wanted(work: Awaitable[None], receive: Receive, whole: asyncio.Event, seconds: float | None) -> None:
+    """Waits for `work` until its time is over, or nobody waits for its answer any more: then it is cancelled.
+
+    Raises:
+        asyncio.TimeoutError: its time is over.
+    """
+
+    async def left() -> None:
+        # What comes after the whole body can only be that the client has gone.
+        await whole.wait()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        elif not gone.done():
+            raise asyncio.TimeoutError
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
 
 
 def _plain_address(text: str) -> str:

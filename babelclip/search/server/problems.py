@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import http
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,6 +20,8 @@ from starlette.responses import JSONResponse, Response
 from babelclip.errors import BabelclipError
 
 log = logging.getLogger("babelclip.serve")
+# Characters of a sentence: it may repeat what was sent.
+_LONGEST = 600
 
 
 class Problem(Exception):
@@ -43,11 +46,13 @@ def busy(detail: str, seconds: int = 1) -> Problem:
 
 def body_of(status: int, code: str, detail: str) -> dict[str, Any]:
     """Returns the content of a problem."""
+    # What cannot be UTF-8 (half a character) is shown by its number.
+    detail = detail.encode("utf-8", "backslashreplace").decode("utf-8")
     return {
         "type": "about:blank",
         "title": http.HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": detail if len(detail) <= _LONGEST else detail[:_LONGEST] + "…",
         "code": code,
     }
 
@@ -59,8 +64,13 @@ def response_of(status: int, code: str, detail: str, headers: Mapping[str, str] 
     )
 
 
-def install(app: FastAPI) -> None:
-    """Makes every failure of a route such an answer."""
+def install(app: FastAPI, hide: Callable[[str], str]) -> None:
+    """Makes every failure of a route such an answer.
+
+    Args:
+        app: whose routes.
+        hide: takes what is the operator's own (paths, addresses) out of a sentence.
+    """
 
     def refused(_request: Request, error: Any) -> Response:
         return response_of(error.status, error.code, error.detail, error.headers)
@@ -73,7 +83,7 @@ def install(app: FastAPI) -> None:
         return response_of(422, "bad_request", f"The request does not fit: {'; '.join(faults)}. See /openapi.json.")
 
     def wrong(_request: Request, error: Exception) -> Response:
-        return response_of(400, "bad_request", str(error))
+        return response_of(400, "bad_request", hide(str(error)))
 
     def plain(_request: Request, error: Any) -> Response:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
@@ -81,5 +91,7 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(Problem, refused)
     app.add_exception_handler(RequestValidationError, invalid)
+    # Terms that are made of a line of text, or of clip-retrieval's payload, meet the same bounds.
+    app.add_exception_handler(ValidationError, invalid)
     app.add_exception_handler(BabelclipError, wrong)
     app.add_exception_handler(HTTPException, plain)

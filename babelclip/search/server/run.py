@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import multiprocessing
 import os
 import secrets
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from babelclip.errors import require
@@ -70,6 +73,10 @@ def _run_several(settings: Settings) -> None:
     from babelclip.search.server.app import SETTINGS_VARIABLE
 
     with tempfile.TemporaryDirectory(prefix="babelclip-serve-") as folder:
+        # A service that cannot start must say so once, rather than have its processes begin again for ever.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as trial:
+            trial.submit(_try, settings).result()
+        settings = dataclasses.replace(settings, state=folder)
         # A file that only this user reads: arguments and environments of processes can be seen by others.
         path = Path(folder) / "settings"
         path.touch(0o600)
@@ -84,3 +91,12 @@ def _run_several(settings: Settings) -> None:
             workers=settings.workers,
             **_options(settings),  # type: ignore[arg-type]
         )
+
+
+def _try(settings: Settings) -> None:
+    """Opens everything once, in a process that ends with it."""
+    import asyncio
+
+    from babelclip.search.server.service import open_service
+
+    asyncio.run(open_service(settings).close())

@@ -19,7 +19,7 @@ class TermIn(_Strict):
 
     text: str | None = Field(None, min_length=1)
     image: str | None = Field(None, description="a picture file, base64")
-    upload: str | None = Field(None, description="what POST /v1/uploads gave")
+    upload: str | None = Field(None, max_length=200_000, description="what POST /v1/uploads gave")
     id: str | None = Field(None, max_length=1024, description="an item of the collection")
     vector: list[float] | None = Field(None, max_length=8192)
     url: str | None = Field(None, max_length=4096, description="only where the operator allows fetching")

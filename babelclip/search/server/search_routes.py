@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from importlib import resources
 from typing import Any
 
@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from babelclip.search.collection import Collection
 from babelclip.search.filters import Filter, from_json
 from babelclip.search.server import answers
 from babelclip.search.server.encoders import QueryEncoder
@@ -24,6 +25,7 @@ from babelclip.search.server.service import Service
 from babelclip.search.server.terms import all_terms, checked_language, seal_upload, vectors_of
 
 _EXAMPLES = 6
+_PICTURE_BODY = {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 
 
 def router(service: Service) -> APIRouter:
@@ -54,11 +56,12 @@ def router(service: Service) -> APIRouter:
         asked = SearchIn(terms=[TermIn(id=item)], k=max(1, k), cursor=cursor)
         return await _search(service, service.collection(name), asked)
 
-    @routes.post("/uploads")
+    @routes.post("/uploads", openapi_extra={"requestBody": _PICTURE_BODY})
     async def uploads(request: Request) -> dict[str, Any]:
         """Takes a picture's bytes and gives a text that stands for it in searches; nothing is kept."""
-        encoder = next((one for one in service.encoders.values() if one.clip.image is not None), None)
-        if encoder is None:
+        # One of each space: the picture may be asked for in any collection.
+        encoders = {one.clip.space: one for one in reversed(service.encoders.values()) if one.clip.image is not None}
+        if not encoders:
             raise Problem(400, "no_image_encoder", "The service has no picture encoder. Ask with words.")
         content, most = await request.body(), service.settings.limits.picture
         if not content or len(content) > most:
@@ -67,8 +70,10 @@ def router(service: Service) -> APIRouter:
                 "too_large" if content else "bad_request",
                 f"The body has {len(content):,} bytes; a picture file of 1 to {most:,} bytes is needed. Send one.",
             )
-        vector, width, height = await encoder.picture(content)
-        return {"upload": seal_upload(service, encoder.clip.space, vector), "width": width, "height": height}
+        seen = {space: await encoder.picture(content) for space, encoder in encoders.items()}
+        _vector, width, height = next(iter(seen.values()))
+        upload = seal_upload(service, {space: vector for space, (vector, _width, _height) in seen.items()})
+        return {"upload": upload, "width": width, "height": height}
 
     return routes
 
@@ -80,30 +85,32 @@ async def _search(service: Service, served: Served, asked: SearchIn) -> dict[str
         raise Problem(422, "bad_request", f"k is {asked.k}; at most {limits.k} rows are given at once. Use the cursor.")
     encoder = service.encoder_for(served, asked.encoder)
     version, offset = _from_cursor(service, served, asked)
-    collection = served.at(version) if version else served.current()
-    where = _filter(service, collection.columns, asked.where)
     given = all_terms(service, asked)
     terms, texts = await vectors_of(service, served, encoder, given)
-    question = answers.question_of(collection, asked, terms, texts, where, offset)
     encoded = time.perf_counter()
-    spread = await service.in_thread("spread", lambda: served.spread(encoder.clip if encoder else None))
-    found = await service.in_thread("search", lambda: answers.find_rows(served, collection, question, spread))
-    hits = answers.hits_of(service, served, collection, found.hits, question.columns)
-    more = found.more and offset + asked.k < limits.depth
-    cursor = _to_cursor(service, served, asked, collection.version(), offset + asked.k) if more else None
+    spread = await service.spread(served, encoder)
+
+    def find(collection: Collection) -> tuple[int, bool, list[dict[str, Any]]]:
+        where = _filter(service, service.visible(collection), asked.where)
+        question = answers.question_of(service.visible(collection), asked, terms, texts, where, offset)
+        found = answers.find_rows(served, collection, question, spread)
+        return collection.version(), found.more, answers.hits_of(service, served, collection, found, question.columns)
+
+    version, more, hits = await service.read(served, "search", find, version)
+    more = more and offset + asked.k < limits.depth
     done = time.perf_counter()
     return {
         "collection": served.name,
-        "version": collection.version(),
+        "version": version,
         "hits": hits,
-        "cursor": cursor,
+        "cursor": _to_cursor(service, served, asked, version, offset + asked.k) if more else None,
         "language": _language(encoder, given),
         "seconds": {
             "encode": round(encoded - start, 6),
             "search": round(done - encoded, 6),
             "total": round(done - start, 6),
         },
-        "notes": list(found.notes),
+        "notes": [],
     }
 
 
@@ -119,8 +126,9 @@ async def _info(service: Service, served: Served) -> dict[str, Any]:
     clip = encoder.clip if encoder is not None else None
     spoken = list(clip.languages) if clip is not None else []
 
-    def facts() -> dict[str, Any]:
-        collection = served.current()
+    spread = await service.spread(served, encoder) if encoder is not None else None
+
+    def facts(collection: Collection) -> dict[str, Any]:
         stats = collection.stats()
         return {
             "name": served.name,
@@ -131,14 +139,14 @@ async def _info(service: Service, served: Served) -> dict[str, Any]:
             "text_encoder": encoder.name if encoder is not None and encoder.clip.text is not None else None,
             "image_encoder": clip is not None and clip.image is not None,
             "languages": spoken,
-            "columns": {name: kind for name, kind in collection.columns.items() if kind != "bytes"},
+            "columns": service.visible(collection),
             "filterable": served.filterable(),
-            "calibrated": encoder is not None and served.spread(encoder.clip) is not None,
+            "calibrated": spread is not None,
             "index": stats.index,
             "example_queries": _examples(tuple(spoken)),
         }
 
-    return await service.in_thread("rows", facts)
+    return await service.read(served, "rows", facts)
 
 
 def _examples(spoken: tuple[str, ...]) -> list[dict[str, str]]:
@@ -161,14 +169,13 @@ def _language(encoder: QueryEncoder | None, terms: list[TermIn]) -> dict[str, An
     return detect(first.text or "", encoder.clip.languages)
 
 
-def _filter(service: Service, columns: Any, content: dict[str, Any] | None) -> Filter | None:
+def _filter(service: Service, columns: Mapping[str, str], content: dict[str, Any] | None) -> Filter | None:
     if content is None:
         return None
     most = service.settings.limits.filter_parts
     if _conditions(content) > most:
         raise Problem(422, "bad_request", f"The filter has more than {most} conditions. Ask for fewer.")
-    # Thumbnails and other bytes are no matter of conditions.
-    return from_json(content, {name: kind for name, kind in columns.items() if kind != "bytes"})
+    return from_json(content, columns)
 
 
 def _conditions(content: Any) -> int:

@@ -6,6 +6,7 @@ Entry point: `Served`.
 from __future__ import annotations
 
 import collections
+import math
 import threading
 import time
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
-from babelclip.search.collection import Collection, ImageSpace
+from babelclip.search.collection import Collection, ImageSpace, UnsupportedError
 from babelclip.search.columns import FIXED
 from babelclip.search.filters import Filter
 from babelclip.search.query_background import Background, background
@@ -42,6 +43,8 @@ class Served:
     def __init__(self, name: str, collection: Collection, refresh: float) -> None:
         self.name = name
         self._collection, self._refresh = collection, refresh
+        # Versions are read as snapshots, so that nothing changes under a request that is being answered.
+        self._now = _snapshot(collection, collection.version())
         self._lock = threading.Lock()
         self._read = time.monotonic()
         self._snapshots: collections.OrderedDict[int, Collection] = collections.OrderedDict()
@@ -55,13 +58,22 @@ class Served:
         """What made the vectors."""
         return self._collection.fingerprint
 
+    @property
+    def fresh(self) -> Collection | None:
+        """The collection as it is read now; None where it is time to look for a newer version, which takes a while."""
+        return None if time.monotonic() - self._read > self._refresh else self._now
+
     def current(self) -> Collection:
         """Returns the collection as it is now, or was some seconds ago."""
         with self._lock:
-            if time.monotonic() - self._read > self._refresh:
+            if self.fresh is None:
                 self._collection.refresh()
+                version = self._collection.version()
+                if version != self._now.version():
+                    self._keep(self._now)
+                    self._now = _snapshot(self._collection, version)
                 self._read = time.monotonic()
-            return self._collection
+            return self._now
 
     def at(self, version: int) -> Collection:
         """Returns the collection at a version, so that scrolling stays whole while rows come and go.
@@ -78,13 +90,17 @@ class Served:
                 self._snapshots.move_to_end(version)
                 return kept
             try:
-                snapshot = collection.at(version)
+                snapshot = self._collection.at(version)
             except BabelclipError as error:
-                raise Problem(410, "gone", "The collection has changed since. Search again from the start.") from error
-            self._snapshots[version] = snapshot
-            while len(self._snapshots) > _SNAPSHOTS:
-                self._snapshots.popitem(last=False)
+                raise gone() from error
+            self._keep(snapshot)
             return snapshot
+
+    def _keep(self, snapshot: Collection) -> None:
+        """Keeps a version for those who scroll in it. Left ones are not closed: somebody may still read them."""
+        self._snapshots[snapshot.version()] = snapshot
+        while len(self._snapshots) > _SNAPSHOTS:
+            self._snapshots.popitem(last=False)
 
     def filterable(self) -> list[dict[str, Any]]:
         """Returns what rows can be filtered by: column, type, its most frequent values or its least and greatest."""
@@ -104,9 +120,17 @@ class Served:
         return self._collection.url
 
     def expire(self) -> None:
-        """Has the collection read anew at the next question: it was changed."""
+        """Has the collection read anew at the next question: it was changed. Older versions may be gone."""
         with self._lock:
             self._read = float("-inf")
+            self._snapshots.clear()
+
+    def known_spread(self, clip: Clip | None) -> tuple[Background | None] | None:
+        """Returns what `spread` would at once; None where it would measure."""
+        if clip is None or clip.text is None or clip.image is None:
+            return (None,)
+        known = self._spread
+        return (known[1],) if known is not None and known[0] == (id(clip), self._now.version()) else None
 
     def spread(self, clip: Clip | None) -> Background | None:
         """Returns how unrelated queries of a model score here; None where it lacks a tower, or nothing is here.
@@ -145,9 +169,21 @@ class Served:
 
     def close(self) -> None:
         """Closes the collection and its snapshots."""
-        for snapshot in self._snapshots.values():
+        for snapshot in (*self._snapshots.values(), self._now, self._collection):
             snapshot.close()
-        self._collection.close()
+
+
+def gone() -> Problem:
+    """Returns the refusal of a version that is not kept any more."""
+    return Problem(410, "gone", "The collection has changed since. Search again from the start.")
+
+
+def _snapshot(collection: Collection, version: int) -> Collection:
+    """Returns a version that stays what it is; the collection itself where its engine keeps no versions."""
+    try:
+        return collection.at(version)
+    except UnsupportedError:
+        return collection
 
 
 def _facts(collection: Collection, column: str) -> dict[str, Any] | None:
@@ -174,7 +210,7 @@ def _facts(collection: Collection, column: str) -> dict[str, Any] | None:
         return None
     ends = pc.min_max(values)
     low, high = (ends[name].as_py() for name in ("min", "max"))
-    if low == high:
+    if low == high or (kind == "float" and not (math.isfinite(low) and math.isfinite(high))):
         return None
     fact["min"], fact["max"] = (end.isoformat() if kind == "time" else end for end in (low, high))
     return fact

@@ -20,6 +20,7 @@ class Limits:
 
     Attributes:
         body: bytes of a request.
+        bodies: bytes of all requests that are being read or answered; the next one gets 503.
         picture: bytes of one picture, before it is decoded.
         pixels: of one picture; more is an error before anything is decoded.
         json_depth: objects and arrays within each other.
@@ -29,15 +30,17 @@ class Limits:
         k: rows of one answer.
         depth: rows that scrolling may reach; the cursor ends there.
         filter_parts: conditions of one filter.
-        per_minute: requests of one key or address; 0 sets no bound.
+        per_minute: requests of one key, and of one address, in one process; 0 sets no bound.
         concurrent: requests being answered at once; the next one gets 503.
         queue: queries that wait for the encoder; the next one gets 503.
         seconds: that one request may take.
+        decode_queue: pictures that wait for the decoder; the next one gets 503.
         decode_seconds: that decoding one picture may take.
         decode_memory: bytes of address space that a decoder may take beyond its start.
     """
 
     body: int = 16 << 20
+    bodies: int = 256 << 20
     picture: int = 10 << 20
     pixels: int = 50_000_000
     json_depth: int = 24
@@ -51,6 +54,7 @@ class Limits:
     concurrent: int = 128
     queue: int = 256
     seconds: float = 20.0
+    decode_queue: int = 64
     decode_seconds: float = 5.0
     decode_memory: int = 1 << 30
 
@@ -68,8 +72,12 @@ class Settings:
         allow_open: listen on other than loopback without keys. Said loudly in the log.
         hosts: further names by which the service is called; others are refused, which keeps a page that rebinds its
             name to this address out.
-        workers: processes. Only a single one takes admin jobs.
-        trusted_proxies: addresses whose `X-Forwarded-For` is believed.
+        workers: processes.
+        trusted_proxies: addresses whose `X-Forwarded-For` and `user_header` are believed.
+        user_header: header in which a trusted proxy names the person it let in (OIDC and the like); "" for none. Such a
+            person may read; without the header a key is needed.
+        space: of clip-retrieval folders, which do not say it themselves.
+        state: folder that the processes of one service share; "" for a single process.
         show_paths: answer with the path of a picture, relative to its source.
         full_pictures: give the picture itself (re-encoded, at most 2048 pixels), not only its thumbnail.
         fetch: `off`, `public` (any public address) or host names, separated by commas, to fetch pictures from.
@@ -93,6 +101,9 @@ class Settings:
     hosts: tuple[str, ...] = ()
     workers: int = 1
     trusted_proxies: tuple[str, ...] = ()
+    user_header: str = ""
+    space: str = ""
+    state: str = ""
     show_paths: bool = False
     full_pictures: bool = True
     fetch: str = "off"
@@ -104,6 +115,11 @@ class Settings:
     threads: int = 0
     refresh: float = 2.0
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def protected(self) -> bool:
+        """Whether reading needs a key, or a person whom a proxy let in."""
+        return bool(self.token_file or self.user_header)
 
     def to_json(self) -> str:
         """Returns the settings as JSON, for the processes of the service."""
@@ -134,11 +150,16 @@ def check_settings(settings: Settings) -> None:
     Raises:
         BabelclipError: other machines could reach it without a key, or a value is none of those allowed.
     """
-    if not is_loopback(settings.host) and not settings.token_file and not settings.allow_open:
+    if not is_loopback(settings.host) and not settings.protected and not settings.allow_open:
         raise BabelclipError(
             f"--host {settings.host} lets other machines in, and there are no keys. Listen on 127.0.0.1, or make a key "
             "(babelclip serve --make-key NAME --token-file keys.txt) and give --token-file keys.txt; "
             "--allow-open serves everybody without one."
+        )
+    if settings.user_header and not settings.trusted_proxies:
+        raise BabelclipError(
+            f"--user-header {settings.user_header} is believed of trusted proxies only, and there are none: anybody "
+            "could write it. Give --trusted-proxy ADDRESS."
         )
     if settings.log_queries not in ("off", "hashed", "plain"):
         raise BabelclipError(f"--log-queries is {settings.log_queries!r}; it must be off, hashed or plain. Choose one.")

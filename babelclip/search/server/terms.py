@@ -9,7 +9,7 @@ import asyncio
 import base64
 import binascii
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -77,8 +77,9 @@ async def _vector_of(service: Service, served: Served, encoder: QueryEncoder | N
             400, "no_text_encoder", "The service has no model of this collection's space. Ask with an item or a vector."
         )
     if term.text is not None:
-        service.log_query(term.text)
-        return await encoder.text(checked_text(service, term.text), checked_language(term.lang))
+        text = checked_text(service, term.text)
+        service.log_query(text)
+        return await encoder.text(text, checked_language(term.lang))
     vector, _width, _height = await encoder.picture(await _bytes_of(service, term))
     return vector
 
@@ -148,13 +149,20 @@ async def _bytes_of(service: Service, term: TermIn) -> bytes:
     from babelclip.search.server.fetch import fetch_picture
 
     url, limits = term.url or "", service.settings.limits
-    return await service.in_thread("fetch", lambda: fetch_picture(url, service.settings.fetch, limits.picture))
+    return await service.in_thread(
+        "fetch", lambda: fetch_picture(url, service.settings.fetch, limits.picture), service.fetching
+    )
 
 
-def seal_upload(service: Service, space: str, vector: np.ndarray) -> str:
-    """Returns a picture's vector as a sealed text: the service keeps nothing, and any of its processes can open it."""
-    half = base64.b64encode(vector.astype("<f2").tobytes()).decode()
-    return "u_" + service.signer.seal("upload", {"s": space, "v": half, "e": int(time.time()) + _UPLOAD_SECONDS})
+def seal_upload(service: Service, vectors: Mapping[str, np.ndarray]) -> str:
+    """Returns a picture's vectors as a sealed text: the service keeps nothing, and any of its processes can open it.
+
+    Args:
+        service: whose secret seals.
+        vectors: space -> (D,) float32.
+    """
+    halves = {space: base64.b64encode(vector.astype("<f2").tobytes()).decode() for space, vector in vectors.items()}
+    return "u_" + service.signer.seal("upload", {"v": halves, "e": int(time.time()) + _UPLOAD_SECONDS})
 
 
 def open_upload(service: Service, space: str, sealed: str) -> np.ndarray:
@@ -166,7 +174,7 @@ def open_upload(service: Service, space: str, sealed: str) -> np.ndarray:
     content = service.signer.unseal("upload", sealed.removeprefix("u_"))
     if content is None or content["e"] < time.time():
         raise Problem(410, "gone", "The picture that was sent is not kept any more. Send it again.")
-    if content["s"] != space:
-        raise Problem(400, "other_space", f"The picture was encoded for {content['s']}, not {space}. Send it again.")
-    vector = np.frombuffer(base64.b64decode(content["v"]), "<f2").astype(np.float32)
+    if space not in content["v"]:
+        raise Problem(400, "other_space", f"The picture was not encoded for {space}. Send it again.")
+    vector = np.frombuffer(base64.b64decode(content["v"][space]), "<f2").astype(np.float32)
     return np.asarray(vector / np.linalg.norm(vector))

@@ -1,8 +1,8 @@
 """Keys of the service: made here, kept hashed, compared in constant time; and addresses and cursors that it signs.
 
-A key file has one line a key: `NAME SCOPES SHA256`, scopes joined by commas (read, write, admin). A key is 32 random
-bytes, so a plain hash keeps it: there is nothing to guess. The file is read again when it changes, which is how keys
-are added, rotated and withdrawn. Entry points: `KeyFile`, `make_key`, `Signer`.
+A key file has one line a key: `NAME SCOPES SHA256`, scopes joined by commas (read, write, metrics, admin). A key is 32
+random bytes, so a plain hash keeps it: there is nothing to guess. The file is read again when it changes, which is how
+keys are added, rotated and withdrawn. Entry points: `KeyFile`, `make_key`, `Signer`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path
 
-SCOPES = ("read", "write", "admin")
+SCOPES = ("read", "write", "metrics", "admin")
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,14 @@ class Signer:
     def seal(self, purpose: str, content: dict[str, Any]) -> str:
         """Returns content as text that only this service can have made."""
         text = base64.urlsafe_b64encode(json.dumps(content, separators=(",", ":")).encode()).decode().rstrip("=")
-        return f"{text}.{self._mark(purpose, text)}"
+        return f"{text}.{self.mark(purpose, text)}"
 
     def unseal(self, purpose: str, sealed: str) -> dict[str, Any] | None:
         """Returns what `seal` was given for the same purpose, None where the text is not ours."""
+        if not sealed.isascii():
+            return None
         text, _, mark = sealed.rpartition(".")
-        if not text or not hmac.compare_digest(mark.encode(), self._mark(purpose, text).encode()):
+        if not text or not hmac.compare_digest(mark.encode(), self.mark(purpose, text).encode()):
             return None
         content: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         return content
@@ -125,15 +127,16 @@ class Signer:
         """Returns `path` with a signature that opens it for some time: an <img> cannot send a key."""
         # Rounded up to quarters of an hour, so that the browser's cache meets the same address again.
         expires = int((time.time() + seconds) // 900 + 1) * 900
-        return f"{path}?s={expires}.{self._mark('address', f'{path} {expires}')}"
+        return f"{path}?s={expires}.{self.mark('address', f'{path} {expires}')}"
 
     def opens(self, path: str, signature: str) -> bool:
         """Returns whether `signature` opens `path` now."""
         expires, _, mark = signature.partition(".")
         if not expires.isascii() or not expires.isdigit() or len(expires) > 12 or int(expires) < time.time():
             return False
-        return hmac.compare_digest(mark.encode(), self._mark("address", f"{path} {expires}").encode())
+        return hmac.compare_digest(mark.encode(), self.mark("address", f"{path} {expires}").encode())
 
-    def _mark(self, purpose: str, text: str) -> str:
+    def mark(self, purpose: str, text: str) -> str:
+        """Returns what only this service can write under a text, for this purpose."""
         digest = hmac.new(self._secret, f"{purpose}\n{text}".encode(), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(digest[:18]).decode()
