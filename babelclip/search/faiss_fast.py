@@ -36,7 +36,7 @@ from babelclip.search.filters import Filter
 
 # Below it comparing all vectors in memory is as fast.
 _GRAPH_FROM = 10_000
-_LINKS, _BUILD_EFFORT, _EFFORT, _CANDIDATES = 32, 80, 96, 4
+_LINKS, _BUILD_EFFORT, _EFFORT, _CANDIDATES = 32, 80, 64, 4
 _INDEX, _IDS, _FACTS = "fast.index", "fast.ids.arrow", "fast.json"
 _BLOCK = 16_384
 # Vectors that the range of a byte is taken from.
@@ -120,12 +120,12 @@ class FastCollection:
         ids = self._ids.take(pa.array(rows[found]))
         table = pa.table([pa.array(numbers), ids, pa.array(scores[found])], schema=exact_search.result_schema([]))
         if names or with_vectors:
-            table = self._with_columns(table, rows[found], names, with_vectors)
-        return exact_search.sorted_results(table)
+            table = self._with_columns(table, names, with_vectors)
+        # The index gives results in order; only those of equal score may need another one.
+        tied = bool((scores[:, 1:] == scores[:, :-1]).any())
+        return exact_search.sorted_results(table) if tied else table
 
-    def _with_columns(
-        self, table: pa.Table, rows: npt.NDArray[np.int64], names: list[str], with_vectors: bool
-    ) -> pa.Table:
+    def _with_columns(self, table: pa.Table, names: list[str], with_vectors: bool) -> pa.Table:
         if names:
             unique = table["id"].unique()
             known = self._base.get(unique.to_pylist(), columns=names)

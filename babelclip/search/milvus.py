@@ -65,6 +65,10 @@ def open_milvus(url: str, *, write: bool = False) -> MilvusCollection:
     if not there:
         client.close()
         raise BabelclipError(f"{url} is not a collection of babelclip: make it with create_collection.")
+    with _naming(url):
+        # After a restart of the server, or of the process of a file, nothing is in memory.
+        client.load_collection(name + _FACTS)
+        client.load_collection(name)
     return MilvusCollection(url, client, name, write=write)
 
 

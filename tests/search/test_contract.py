@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -405,6 +407,13 @@ def test_facts_and_roots_are_kept_and_a_reader_sees_them(writable):
         with pytest.raises(BabelclipError, match="open for reading only"):
             change()
     reader.close()
+
+
+def test_another_process_finds_what_was_written(writable):
+    writable.close()
+    code = "import sys; from babelclip.search.collection import open_collection as o; print(o(sys.argv[1]).count())"
+    done = subprocess.run([sys.executable, "-c", code, writable.url], capture_output=True, text=True, check=False)
+    assert done.stdout.split()[-1:] == [str(ROWS)], done.stderr[-500:]
 
 
 def test_an_index_below_its_threshold_is_none_and_search_stays_exact(writable):
