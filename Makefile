@@ -9,7 +9,7 @@ INSTALL := $(PIP) install -q -c constraints.txt torch==2.13.0
 ORACLES := .oracles
 BENCH := .bench
 
-.PHONY: demo serve test test-oracles bench-encode lint install install-starter install-search install-dev clean
+.PHONY: demo serve test test-oracles bench-encode bench-train lint install install-starter install-search install-dev clean
 
 demo: install install-starter
 	$(BIN)/babelclip demo --out demo
@@ -70,6 +70,17 @@ $(BENCH)/.installed: requirements/bench.txt
 	$(@D)/bin/pip --disable-pip-version-check install -q --no-deps optimum==2.3.0 optimum-intel==2.2.0
 	@touch $@
 
+# Tokens a second of teacher learning, ours and sentence-transformers' trainer on the same student; needs Multi30k's captions.
+CAPTIONS ?= ../shared/data/multi30k
+bench-train: $(BENCH)-train/.installed
+	$(BENCH)-train/bin/python benchmarks/train.py --captions $(CAPTIONS) --out results/train-$$(date +%F).json
+
+$(BENCH)-train/.installed: requirements/bench-train.txt requirements/starter.txt pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip --disable-pip-version-check install -q -c constraints.txt torch==2.13.0 -e '.[train]' -r $<
+	$(@D)/bin/pip --disable-pip-version-check install -q --no-deps --ignore-requires-python --require-hashes -r requirements/starter.txt
+	@touch $@
+
 install: $(VENV)/.installed
 install-starter: $(VENV)/.installed-starter
 install-search: $(VENV)/.installed-search
@@ -97,4 +108,4 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(ORACLES) $(BENCH) demo build dist *.egg-info
+	rm -rf $(VENV) $(ORACLES) $(BENCH) $(BENCH)-train demo build dist *.egg-info

@@ -106,7 +106,7 @@ export function makePanel(root, acts) {
   function facts(hit) {
     const list = make('dl');
     const rows = [];
-    if (hit.relative !== null && hit.relative !== undefined) rows.push([t('fit'), number(hit.relative, { style: 'percent', maximumFractionDigits: 1 })]);
+    if (hit.relative !== null && hit.relative !== undefined) rows.push([t('fit'), number(Math.min(hit.relative, 0.9999), { style: 'percent', maximumFractionDigits: 2 })]);
     if (hit.score !== null && hit.score !== undefined) rows.push([t('cosine'), number(hit.score, { minimumFractionDigits: 3, maximumFractionDigits: 3 })]);
     if (hit.width && hit.height) rows.push([t('size'), `${number(hit.width)} × ${number(hit.height)}`]);
     if (hit.lang) rows.push([t('caption_language'), languageName(hit.lang)]);
