@@ -17,6 +17,7 @@ from babelclip.errors import BabelclipError
 from babelclip.search.collection import Collection, open_collection
 from babelclip.search.columns import FIXED, schema_of
 from babelclip.search.filters import Filter, from_json
+from babelclip.search.index_state import Waiting, lock_collection
 from babelclip.search.server.jobs import Jobs
 from babelclip.search.server.problems import Problem
 from babelclip.search.server.schemas import AddIn, DeleteIn
@@ -103,6 +104,7 @@ def _add_removing(routes: APIRouter, service: Service, jobs: Jobs) -> None:
             rows = collection.delete(ids=asked.ids, where=where)
             if asked.forget:
                 collection.optimize(keep_versions_for=0)
+                _forget_waiting(collection)
             return rows
 
         async def work() -> tuple[int, str]:
@@ -124,6 +126,23 @@ def _add_removing(routes: APIRouter, service: Service, jobs: Jobs) -> None:
             return await _changing(service, served, change), "optimized"
 
         return (await jobs.add("optimize", name, key.name, work)).facts()
+
+
+def _forget_waiting(collection: Collection) -> None:
+    """Takes deleted ids out of the list of those that wait for their near duplicates."""
+    try:
+        give_back = lock_collection(collection.url)
+    except BabelclipError:
+        return  # pictures are being indexed; at its end the run empties the list itself
+    try:
+        waiting = Waiting(collection.url)
+        ids = waiting.ids()
+        there = set(collection.get(ids)["id"].to_pylist())
+        if len(there) < len(ids):
+            waiting.clear()
+            waiting.add(name for name in ids if name in there)
+    finally:
+        give_back()
 
 
 def _add_jobs(routes: APIRouter, service: Service, jobs: Jobs) -> None:

@@ -48,8 +48,9 @@ def is_public(address: str) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         inner += [part for part in (ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())) if part is not None]
         if ip in _NAT64:
-            inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-        if int(ip) >> 32 == 0 or ip in _LOCAL_NAT64:  # the first is IPv4-compatible, long out of use
+            return _global(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+        # IPv4-compatible and site-local addresses are long out of use, and still go somewhere in some networks.
+        if int(ip) >> 32 == 0 or ip in _LOCAL_NAT64 or ip.is_site_local:
             return False
         if ip.ipv4_mapped is not None:
             return _global(ip.ipv4_mapped)

@@ -90,10 +90,14 @@ def checked_vector(values: Sequence[float], dim: int) -> np.ndarray:
     Raises:
         Problem: it is not finite, of another dimension, or all zero.
     """
-    vector = np.asarray(values, dtype=np.float64)
+    try:
+        vector = np.asarray(values, dtype=np.float64)
+    except OverflowError:  # whole numbers in JSON have no bound
+        vector = np.full(len(values), np.inf)
     if vector.shape != (dim,) or not np.isfinite(vector).all():
         raise Problem(400, "bad_request", f"The vector has shape {vector.shape}; {dim} finite numbers are needed.")
-    norm = float(np.linalg.norm(vector))
+    with np.errstate(over="ignore"):
+        norm = float(np.linalg.norm(vector))
     if not 1e-12 < norm < 1e12:
         raise Problem(400, "bad_request", "The vector's length is zero or beyond reason. Send it normalised.")
     return np.asarray(vector / norm, dtype=np.float32)
