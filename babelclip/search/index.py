@@ -27,7 +27,14 @@ from babelclip.models.encoding import Device, replicas
 from babelclip.models.image import ImageEncoder, SkippedPicture
 from babelclip.progress import progress_bar
 from babelclip.search import near_duplicates
-from babelclip.search.collection import Collection, ImageSpace, IndexReport, create_collection, open_collection
+from babelclip.search.collection import (
+    Collection,
+    ImageSpace,
+    IndexReport,
+    IndexSpec,
+    create_collection,
+    open_collection,
+)
 from babelclip.search.columns import FIXED
 from babelclip.search.filters import Eq
 from babelclip.search.index_columns import parse_columns, read_side, with_types
@@ -36,6 +43,7 @@ from babelclip.search.index_open import open_sources, table_schema
 from babelclip.search.index_sources import Found, PictureSource, Problems, Wanted
 from babelclip.search.index_state import Waiting, lock_collection
 from babelclip.search.index_write import HELD, Blocks, TowerEncoder, Writer
+from babelclip.search.recall import caption_queries
 from babelclip.search.thumbnails import HeldPicture
 
 # Pictures that are compared with the collection at once.
@@ -168,7 +176,7 @@ def index_pictures(
                 groups=made,
                 encode=encode.report,
                 write_seconds=writer.seconds,
-                index=_settled(collection) if wrote else None,
+                index=_settled(collection, clip) if wrote else None,
                 rows=collection.count(),
                 seconds=perf_counter() - began,
                 unused=len(side) - len(side.used) if side is not None else 0,
@@ -296,10 +304,16 @@ def _gone(
     return len(gone), removed
 
 
-def _settled(collection: Collection) -> IndexReport | None:
-    """Compacts what was written, and builds the index of the vectors where the collection advises one."""
+def _settled(collection: Collection, clip: Clip) -> IndexReport | None:
+    """Compacts what was written, and builds the index of the vectors where the collection advises one.
+
+    Captions are its text queries: they lie elsewhere in the space than pictures, and are found less surely.
+    """
     collection.optimize()
-    return collection.build_index() if collection.stats().advice else None
+    if not collection.stats().advice:
+        return None
+    texts = caption_queries(collection, clip.encode_text) if clip.text is not None else None
+    return collection.build_index(IndexSpec(text_queries=texts))
 
 
 def _tower(clip: Clip) -> ImageEncoder:

@@ -51,6 +51,7 @@ def open_page(browser, address):
             **{"locale": "en-GB", "viewport": {"width": 1100, "height": 700}, **choices},
             permissions=["clipboard-read", "clipboard-write"],
         )
+        context.set_default_timeout(60_000)  # a loaded machine is slow, not wrong
         page = context.new_page()
         if not faults_expected:
             page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
