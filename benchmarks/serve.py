@@ -97,7 +97,7 @@ def start(model: str, place: str) -> tuple[subprocess.Popen[str], str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "babelclip", "serve", f"c={place}", "--model", model, "--port", str(port)]
+    command = [sys.executable, "-m", "babelclip.cli.main", "serve", f"c={place}", "--model", model, "--port", str(port)]
     process = subprocess.Popen([*command, "--per-minute", "0"], text=True)
     address, until = f"http://127.0.0.1:{port}", time.monotonic() + 120
     while True:
@@ -151,7 +151,7 @@ async def drive(address: str, clients: int, seconds: float, kind: str, number: i
             elif turn == 6:
                 content = {"terms": [{"text": "a" * 5000}]}
             elif turn == 7:
-                path, content = "/nothing/" + text.replace(" ", ""), None
+                path, content = f"/nothing/{asked}", None
             elif turn == 8:
                 path = "/knn-service"
                 content = {"text": text, "modality": "image", "num_images": 20, "indice_name": "c"}

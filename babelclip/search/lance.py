@@ -314,7 +314,7 @@ class LanceCollection:
 
     def version(self) -> int:
         """See `Collection.version`."""
-        return int(self._table.version)
+        return self._version or int(self._table.version)
 
     def at(self, version: int) -> LanceCollection:
         """See `Collection.at`."""

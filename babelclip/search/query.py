@@ -216,6 +216,7 @@ def find_vector(
     exact: bool = False,
     spread: Background | None = None,
     most: int = MOST,
+    group_sizes: Mapping[str, int] | None = None,
 ) -> Results:
     """Returns the best `k` rows for a vector; see `find`.
 
@@ -233,6 +234,7 @@ def find_vector(
         exact: without the index.
         spread: scores of unrelated queries (`query_background.background`); gives `Hit.z`.
         most: rows that are fetched at most.
+        group_sizes: rows of each near-duplicate group, where the caller knows them: counting takes as long as a search.
 
     Raises:
         BabelclipError: a column is unknown, a number makes no sense, or `min_z` is given without `spread`.
@@ -257,7 +259,9 @@ def find_vector(
         fetch *= 2
     page = kept[offset : offset + k]
     named = [row["group"] for row, _n in page if dedup and row.get("group")]
-    totals = _group_sizes(collection, condition, named)
+    totals: Mapping[str, int] = (
+        group_sizes if group_sizes is not None and condition is None else _group_sizes(collection, condition, named)
+    )
     hits = [
         Hit(
             id=row["id"],

@@ -137,6 +137,7 @@ def find_rows(served: Served, collection: Collection, question: Question, spread
         columns=_columns(collection, question),
         offset=question.offset,
         spread=spread,
+        group_sizes=served.group_sizes(collection) if question.dedup and question.where is None else None,
     )
     return Found(found.rows, not found.exhausted)
 

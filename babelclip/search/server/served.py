@@ -9,6 +9,7 @@ import collections
 import math
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
 from babelclip.search.collection import Collection, ImageSpace, UnsupportedError
 from babelclip.search.columns import FIXED
-from babelclip.search.filters import Filter
+from babelclip.search.filters import Filter, IsNull, Not
 from babelclip.search.query_background import Background, background
 from babelclip.search.server.problems import Problem
 
@@ -51,6 +52,7 @@ class Served:
         self._filterable: tuple[int, list[dict[str, Any]]] | None = None
         self._measuring = threading.Lock()
         self._spread: tuple[tuple[int, int], Background | None] | None = None
+        self._groups: tuple[int, collections.Counter[str]] | None = None
         self._orders: collections.OrderedDict[tuple[int, Filter | None], list[str]] = collections.OrderedDict()
 
     @property
@@ -146,6 +148,18 @@ class Served:
                 if self._spread is None or self._spread[0] != key:
                     self._spread = (key, background(collection, clip) if collection.count() else None)
         return self._spread[1]
+
+    def group_sizes(self, collection: Collection) -> Mapping[str, int]:
+        """Returns how many rows each near-duplicate group has; counted once for a version."""
+        version = collection.version()
+        known = self._groups
+        if known is None or known[0] != version:
+            sizes: collections.Counter[str] = collections.Counter()
+            if "group" in collection.columns:
+                for batch in collection.scan(columns=["group"], where=Not(IsNull("group")), batch_rows=8192):
+                    sizes.update(batch["group"].to_pylist())
+            known = self._groups = (version, sizes)
+        return known[1]
 
     def in_order(self, collection: Collection, where: Filter | None) -> list[str]:
         """Returns ids to look through: the newest first, then those without a time; at most `_BROWSED` of them."""

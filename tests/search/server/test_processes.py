@@ -36,7 +36,7 @@ def started(*arguments: str):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "babelclip", "serve", *arguments, "--port", str(port)],
+        [sys.executable, "-m", "babelclip.cli.main", "serve", *arguments, "--port", str(port)],
         stderr=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     address, until = f"http://127.0.0.1:{port}", time.monotonic() + 90
@@ -86,16 +86,18 @@ def test_a_service_that_is_told_to_end_answers_what_is_under_way(model, collecti
 
 
 def test_a_service_that_cannot_start_says_so(collection, model, tmp_path, clip):
-    said = call("serve", str(collection), "--model", str(tmp_path / "absent"))
-    assert said.exit_code != 0
-    assert "absent" in said.output
-    said = call("serve", str(collection), "--model", str(model), "--host", "0.0.0.0")
-    assert "--token-file" in said.output
-    assert "No collection" in call("serve").output
-    assert "Name them apart" in call("serve", str(collection), str(collection)).output
-    made = call("serve", "--make-key", "anna", "--token-file", str(tmp_path / "keys"), "--scopes", "read,metrics")
-    assert made.exit_code == 0
-    assert made.stdout.strip() not in (tmp_path / "keys").read_text()
+    code, _out, said = call("serve", str(collection), "--model", str(tmp_path / "absent"))
+    assert code != 0
+    assert "absent" in said
+    _code, _out, said = call("serve", str(collection), "--model", str(model), "--host", "0.0.0.0")
+    assert "--token-file" in said
+    assert "No collection" in call("serve")[2]
+    assert "Name them apart" in call("serve", str(collection), str(collection))[2]
+    keys = tmp_path / "keys"
+    code, token, said = call("serve", "--make-key", "anna", "--token-file", str(keys), "--scopes", "read,metrics")
+    assert code == 0
+    assert token.strip() not in keys.read_text()
+    assert token.strip() not in said
     with pytest.raises(BabelclipError, match="does not exist"):
         run(Settings({"a": str(tmp_path / "none.lance")}, models=(str(model),), workers=2))
 
@@ -114,9 +116,10 @@ def test_settings_come_to_other_processes_as_they_were():
 
 
 def test_several_processes_serve_as_one(model, own_collection, tmp_path):
-    token = call(
+    _code, token, _said = call(
         "serve", "--make-key", "boss", "--token-file", str(tmp_path / "keys"), "--scopes", "admin"
-    ).stdout.strip()
+    )
+    token = token.strip()
     place = (f"shapes={own_collection}", "--model", str(model), "--token-file", str(tmp_path / "keys"))
     with started(*place, "--workers", "2") as (process, address):
         search = "/v1/collections/shapes/search"
