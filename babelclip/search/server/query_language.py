@@ -66,7 +66,7 @@ def _identifier() -> Any:
     return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
 
 
-@functools.lru_cache(maxsize=10_000)
+@functools.lru_cache(maxsize=500)  # each holds a share for every language
 def _ranked(text: str) -> dict[str, float]:
     """Returns code -> probability of the languages that the model knows; nothing without it."""
     model = _identifier()
