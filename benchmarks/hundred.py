@@ -195,12 +195,21 @@ def peer_data(arguments: argparse.Namespace) -> None:
     export_sentence_transformers(clip, out / "student", towers="text")
 
 
+def in_order(rows: Any, batch_size: int, **_: Any) -> Any:
+    """Returns the very batches of the recipe, of texts of like length; drawn at random they would pad much more.
+
+    A function of the module, as the trainer keeps it in its checkpoints.
+    """
+    from torch.utils.data import BatchSampler, SequentialSampler
+
+    return BatchSampler(SequentialSampler(rows), batch_size, drop_last=False)
+
+
 def peer(arguments: argparse.Namespace) -> None:
     """Trains the exported student by `MSELoss`, as sentence-transformers' multilingual recipe does, and encodes."""
     import sentence_transformers as st
     from datasets import Dataset
     from sentence_transformers.sentence_transformer.losses import MSELoss
-    from torch.utils.data import BatchSampler, SequentialSampler
 
     folder = Path(arguments.data)
     data = np.load(folder / "data.npz")
@@ -222,8 +231,7 @@ def peer(arguments: argparse.Namespace) -> None:
         save_strategy="steps",
         save_steps=50,
         save_total_limit=1,
-        # The very batches of the recipe, of texts of like length; drawn at random they would pad much more.
-        batch_sampler=lambda rows, batch_size, **_: BatchSampler(SequentialSampler(rows), batch_size, drop_last=False),
+        batch_sampler=in_order,
         report_to=[],
         use_cpu=True,
         seed=0,
