@@ -64,6 +64,7 @@ function drawAround() {
 async function search() {
   clearTimeout(timer);
   running?.abort();
+  cursor = null; // the one there is belongs to the question before
   const mine = (running = new AbortController());
   if (!info()) return;
   $('grid').classList.add('waiting');
@@ -100,7 +101,7 @@ async function more() {
     grid.finish(cursor === null);
     $('status').textContent = t('shown', { n: grid.count() });
   } catch (error) {
-    if (error.name !== 'AbortError') trouble(error, more, { keep: true });
+    if (error.name !== 'AbortError') trouble(error, search, { keep: true });
   } finally {
     loadingMore = false;
   }

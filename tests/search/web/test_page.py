@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import draw_shape
-from tests.search.serving import make_collection, make_service, running, seeing_clip
+from tests.search.serving import make_collection, make_pictures, make_service, running, seeing_clip
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
@@ -224,8 +223,7 @@ def test_an_address_brings_back_what_was_asked_and_the_history_goes_back(open_pa
 @pytest.mark.parametrize("how", ["drop", "paste", "choose"])
 def test_a_picture_is_the_question(open_page, tmp_path, how):
     page = open_page()
-    path = tmp_path / "green-circle.png"
-    draw_shape("green", "circle", 48).save(path)
+    path = make_pictures(tmp_path) / "green-circle-48.png"  # as the collection has it
     with page.expect_request("**/search") as asked:
         if how == "choose":
             page.set_input_files("#file", path)
