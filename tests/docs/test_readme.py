@@ -60,8 +60,8 @@ def test_the_python_of_the_readme_runs(home):
 
 def test_the_commands_of_the_readme_run_in_their_order(home):
     verbs = [command.split()[1] for command in COMMANDS]
-    collections, models = "search index search compare", "translate embed store train evaluate trim export starter models"
-    assert verbs == [*collections.split(), *models.split()]
+    pictures, models = "search index search compare", "translate embed store train evaluate trim export starter models"
+    assert verbs == [*pictures.split(), *models.split()]
     for command in COMMANDS:
         arguments = shlex.split(command)[1:]
         if arguments[0] == "starter":  # needs the packages; test_real_parts runs what it does
