@@ -9,6 +9,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,10 @@ from babelclip.models.image import ImageEncoder, build_image_backbone
 from babelclip.models.preprocess import Preprocess
 from babelclip.models.text import TextEncoder, build_text_backbone
 from babelclip.models.tokenization import TextTokenizer
+
+# How long an example takes is the machine's matter: a busy one is slow, not wrong.
+hypothesis.settings.register_profile("babelclip", deadline=None)
+hypothesis.settings.load_profile("babelclip")
 
 EMBED_DIM = 16
 WORDS = "a the red green blue circle square star dog cat två hundar katt röd два красный 狗 猫 红 كلب أحمر".split()
