@@ -9,7 +9,7 @@ INSTALL := $(PIP) install -q -c constraints.txt torch==2.13.0
 ORACLES := .oracles
 BENCH := .bench
 
-.PHONY: demo serve test test-oracles bench-encode bench-train lint install install-starter install-search install-dev clean
+.PHONY: demo serve test test-cluster test-oracles bench-encode bench-train lint install install-starter install-search install-dev clean
 
 demo: install install-starter
 	$(BIN)/babelclip demo --out demo
@@ -25,6 +25,10 @@ demo/student/config.json:
 test: install install-dev
 	@$(MAKE) --no-print-directory install-starter || echo "The starter's packages do not install here: tests marked real are skipped."
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+
+# Ray with a node that dies, SLURM, and two hosts in network namespaces; as root, on Debian (docs/scale.md).
+test-cluster: install install-dev
+	HF_HUB_OFFLINE=1 RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -q -m cluster
 
 lint: install-dev
 	$(BIN)/ruff check .
@@ -104,7 +108,7 @@ $(VENV)/.installed-search: pyproject.toml constraints.txt | $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed
-	$(INSTALL) -e '.[train,translate,langid,legacy,export,search,faiss,milvus,dev]'
+	$(INSTALL) -e '.[train,translate,langid,legacy,export,search,faiss,milvus,cluster,dev]'
 	@touch $@
 
 clean:

@@ -13,12 +13,12 @@ import babelclip
 ROOT = Path(babelclip.__file__).parent
 # A module may import from its own floor and from those below. Floor 0 is imported by everybody.
 FLOORS = {
-    "errors": 0, "files": 0, "progress": 0, "languages": 0, "scripts": 0, "cards": 0, "registry": 0,
+    "errors": 0, "files": 0, "storage": 0, "progress": 0, "languages": 0, "scripts": 0, "cards": 0, "registry": 0,
     "models": 1,
     "compat": 2,
     "store": 2, "data": 2, "translate": 2,
     "train": 3, "evaluate": 3, "search": 3,
-    "cluster": 4, "starter": 4,
+    "cluster": 4, "starter": 4, "doctor": 4,
     "cli": 5,
 }  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
