@@ -89,6 +89,8 @@ class Settings:
         batch: queries the encoder takes at once.
         threads: of torch; 0 leaves its choice.
         refresh: seconds after which a collection is read anew.
+        fast: answer from a graph in memory (`faiss_fast.py`), made of each collection at the start and again in the
+            background when its rows change; until it is ready the collection itself answers.
         limits: see `Limits`.
     """
 
@@ -114,6 +116,7 @@ class Settings:
     batch: int = 32
     threads: int = 0
     refresh: float = 2.0
+    fast: bool = False
     limits: Limits = field(default_factory=Limits)
 
     @property
