@@ -67,9 +67,7 @@ class Host:
             capture_output=True,
             text=True,
         )
-        said = f"{command} ended with {done.returncode}
-{done.stdout}
-{done.stderr}"
+        said = f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert not check or done.returncode == 0, said
         return done
 
