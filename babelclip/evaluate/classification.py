@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from babelclip.errors import BabelclipError
 from babelclip.evaluate.intervals import draws, ends
-from babelclip.evaluate.metrics import Relevance, bootstrap_interval, score_queries
+from babelclip.evaluate.metrics import bootstrap_interval, score_queries
+from babelclip.evaluate.relevance import Relevance
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]

@@ -1,7 +1,7 @@
 """Retrieval metrics in numpy: R@k, fractional recall, ranks, intervals, and what chance would reach.
 
 Metrics see features and relevance, never a model. Scores are made a chunk of queries at a time, so nothing of the
-size (Q, C) is held; one sort of a chunk answers every k.
+size (Q, C) is held; what `places.py` counts in a chunk answers every k.
 
 Two recalls, never mixed: `R@k` is the share of queries with *any* relevant item among the top k (the field's R@k),
 `recall@k` the mean *fraction* of a query's relevant items among the top k.
@@ -11,7 +11,7 @@ order: a query counts with the *probability* that a relevant item is among the t
 never matters, rounding in the last bits never decides, and a model that gives every item the same score reaches
 chance exactly (`chance_recall`), not 0 or 1 as with argsort.
 
-Entry points: `recall_at_k`, `score_queries`, `same_group`, `chance_recall`, `bootstrap_interval`, `mean_recall`.
+Entry points: `recall_at_k`, `score_queries`, `score_both`, `chance_recall`, `bootstrap_interval`, `mean_recall`.
 Legend: Q queries, C corpus items, D embed_dim, K number of k's.
 """
 
@@ -25,7 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from babelclip.errors import BabelclipError
+from babelclip.evaluate.places import count_places, pair_scores, turned, window
 from babelclip.evaluate.ranking import average_precision, ndcg, reciprocal_rank
+from babelclip.evaluate.relevance import Relevance, listed
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
@@ -33,31 +35,8 @@ IntArray = npt.NDArray[np.int64]
 # Far above the rounding of float32 dot products of unit vectors (about 1e-7), far below any real difference.
 TIE_TOLERANCE = 1e-6
 _SCORES_AT_ONCE = 1 << 24  # 64 MiB of float32
-# From so many items on, a row of scores is compared by itself.
-_WIDE = 256
 # Draws of the bootstrap in memory.
 _DRAWS_AT_ONCE = 1 << 21
-
-
-@dataclass(frozen=True)
-class Relevance:
-    """Which corpus items answer which query: those of query q are `items[starts[q] : starts[q] + counts[q]]`."""
-
-    starts: IntArray
-    counts: IntArray
-    items: IntArray
-    n_corpus: int
-
-    def of(self, query: int) -> IntArray:
-        """Returns the positions of the items relevant to one query."""
-        return self.items[self.starts[query] : self.starts[query] + self.counts[query]]
-
-    def pairs(self, queries: IntArray) -> tuple[IntArray, IntArray]:
-        """Returns the pairs of query and relevant item of some queries: places within `queries` (P,), items (P,)."""
-        counts = self.counts[queries]
-        rows = np.repeat(np.arange(len(queries)), counts)
-        before = np.repeat(np.cumsum(counts) - counts, counts)
-        return rows, self.items[np.repeat(self.starts[queries], counts) + np.arange(len(rows)) - before]
 
 
 @dataclass(frozen=True)
@@ -99,54 +78,6 @@ class QueryScores:
         means["mean_rank"] = float(self.ranks.mean())
         means.update({name: float(values.mean()) for name, values in self.ranking.items()})
         return means
-
-
-def same_group(query_group: npt.ArrayLike, corpus_group: npt.ArrayLike) -> Relevance:
-    """Returns the relevance where an item answers every query of its own group.
-
-    Args:
-        query_group: (Q,) group ids of the queries, numbers or strings.
-        corpus_group: (C,) group ids of the corpus items.
-    """
-    queries, corpus = np.asarray(query_group), np.asarray(corpus_group)
-    if queries.ndim != 1 or corpus.ndim != 1:
-        raise BabelclipError(
-            f"Group ids have shapes {queries.shape} and {corpus.shape}; they must be (Q,) and (C,), one id an item."
-        )
-    if not len(queries) or not len(corpus):
-        raise BabelclipError(
-            f"There are {len(queries)} queries and {len(corpus)} corpus items; retrieval needs at least one of each."
-        )
-    if (queries.dtype.kind in "US") != (corpus.dtype.kind in "US"):
-        raise BabelclipError(
-            f"Query groups are of type {queries.dtype}, corpus groups of {corpus.dtype}, so none would ever be "
-            "equal. Give both as strings or both as numbers."
-        )
-    _, numbers = np.unique(np.concatenate([queries, corpus]), return_inverse=True)
-    query_numbers, corpus_numbers = numbers[: len(queries)], numbers[len(queries) :]
-    items = np.argsort(corpus_numbers, kind="stable").astype(np.int64)
-    sizes = np.bincount(corpus_numbers, minlength=numbers.max() + 1)
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    return Relevance(starts[query_numbers].astype(np.int64), sizes[query_numbers].astype(np.int64), items, len(corpus))
-
-
-def listed(relevant: Sequence[Sequence[int]], n_corpus: int) -> Relevance:
-    """Returns the relevance given as a list of corpus positions a query; a position counts once.
-
-    Raises:
-        BabelclipError: a position lies outside the corpus.
-    """
-    distinct = [np.unique(np.asarray(positions, dtype=np.int64)) for positions in relevant]
-    if not distinct:
-        raise BabelclipError("There are 0 queries; retrieval needs at least one. Give a list of positions a query.")
-    counts = np.array([len(positions) for positions in distinct], dtype=np.int64)
-    items = np.concatenate(distinct)
-    if len(items) and (items.min() < 0 or items.max() >= n_corpus):
-        raise BabelclipError(
-            f"Relevant positions run from {items.min()} to {items.max()}, but the corpus has {n_corpus} items "
-            f"(0 to {n_corpus - 1}). Check that relevance and corpus belong together."
-        )
-    return Relevance(np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64), counts, items, n_corpus)
 
 
 def recall_at_k(
@@ -200,95 +131,151 @@ def score_queries(
         BabelclipError: shapes disagree, a feature is not finite, a k is below 1, or a query has no relevant item.
     """
     queries, corpus = _checked(query_features, "query"), _checked(corpus_features, "corpus")
-    if queries.shape[1] != corpus.shape[1]:
-        raise BabelclipError(
-            f"Query features are {queries.shape}, corpus features {corpus.shape}; both need the same number of "
-            "dimensions. Encode both with one model."
-        )
+    _check_dimensions(queries, corpus)
+    asked = _asked(relevant, len(queries), len(corpus), ks, exclude_unanswerable)
+    own, better, at_least = _empty_places(len(asked.rows))
+    step = max(1, scores_at_once // len(corpus))
+    for start in range(0, len(asked.scored), step):
+        chunk = asked.scored[start : start + step]
+        scores = queries[chunk] @ corpus.T
+        part = slice(*np.searchsorted(asked.rows, [start, start + step]))
+        rows = asked.rows[part] - start
+        own[part] = scores[rows, asked.items[part]]
+        better[part], at_least[part] = count_places(scores, rows, *window(own[part], tolerance), step)
+    return _reached(asked, own, better, at_least, len(corpus), tolerance)
+
+
+def score_both(
+    text_features: npt.ArrayLike,
+    image_features: npt.ArrayLike,
+    t2i: Relevance,
+    i2t: Relevance,
+    ks: Sequence[int] = (1, 5, 10),
+    *,
+    exclude_unanswerable: bool = False,
+    scores_at_once: int = 2 * _SCORES_AT_ONCE,
+) -> tuple[QueryScores, QueryScores]:
+    """Returns what texts reached among pictures, and pictures among texts: every score is computed once for both.
+
+    The same figures as by `score_queries` in each direction, in half the matrix products.
+
+    Args:
+        text_features: (N, D), rows L2-normalised by the caller where cosines are meant.
+        image_features: (C, D), likewise.
+        t2i: which pictures answer which text.
+        i2t: which texts answer which picture.
+        ks: see `score_queries`.
+        exclude_unanswerable: leave out and count pictures without a text; every text needs its picture.
+        scores_at_once: upper bound of scores in memory; they lie there twice.
+
+    Raises:
+        BabelclipError: as `score_queries`.
+    """
+    texts, images = _checked(text_features, "text"), _checked(image_features, "picture")
+    _check_dimensions(texts, images)
+    asked = _asked(t2i, len(texts), len(images), ks, False)
+    back = _asked(i2t, len(images), len(texts), ks, exclude_unanswerable)
+    own, better, at_least = _empty_places(len(asked.rows))
+    own_back, better_back, at_least_back = _empty_places(len(back.rows))
+    step = max(1, scores_at_once // len(images))
+    # A picture meets its own texts only in some of the blocks, so these scores are needed before.
+    pictures = back.scored[back.rows]
+    own_back[:] = pair_scores(images, texts, pictures, back.items, max(1, scores_at_once // images.shape[1]))
+    low, high = window(own_back, TIE_TOLERANCE)
+    for start in range(0, len(texts), step):
+        scores = texts[start : start + step] @ images.T
+        part = slice(*np.searchsorted(asked.rows, [start, start + step]))
+        rows = asked.rows[part] - start
+        own[part] = scores[rows, asked.items[part]]
+        better[part], at_least[part] = count_places(scores, rows, *window(own[part], TIE_TOLERANCE), step)
+        above, not_below = count_places(turned(scores), pictures, low, high, step)
+        better_back += above
+        at_least_back += not_below
+    # An item is equal to itself, also where two ways to round its score differ by more than the tolerance.
+    at_least_back = np.maximum(at_least_back, better_back + 1)
+    forth = _reached(asked, own, better, at_least, len(images), TIE_TOLERANCE)
+    return forth, _reached(back, own_back, better_back, at_least_back, len(texts), TIE_TOLERANCE)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A checked question.
+
+    Attributes:
+        ks: (K,) the k's as asked for.
+        notes: see `QueryScores`; `n_excluded` too.
+        scored: (Q,) queries that have a relevant item.
+        counts: (Q,) how many each of them has.
+        rows: (P,) place within `scored` of each pair of query and relevant item, ascending.
+        items: (P,) the item of each pair.
+        n_excluded: queries left out.
+    """
+
+    ks: tuple[int, ...]
+    notes: tuple[str, ...]
+    scored: IntArray
+    counts: IntArray
+    rows: IntArray
+    items: IntArray
+    n_excluded: int
+
+
+def _asked(
+    relevant: Relevance | Sequence[Sequence[int]], n_queries: int, n_corpus: int, ks: Sequence[int], exclude: bool
+) -> _Asked:
     if not isinstance(relevant, Relevance):
-        relevant = listed(relevant, len(corpus))
-    if len(relevant.starts) != len(queries) or relevant.n_corpus != len(corpus):
+        relevant = listed(relevant, n_corpus)
+    if len(relevant.starts) != n_queries or relevant.n_corpus != n_corpus:
         raise BabelclipError(
             f"Relevance is given for {len(relevant.starts)} queries and {relevant.n_corpus} items, features for "
-            f"{len(queries)} and {len(corpus)}. Give one entry a query, in the order of the features."
+            f"{n_queries} and {n_corpus}. Give one entry a query, in the order of the features."
         )
-    asked, notes = _checked_ks(ks, len(corpus))
+    asked, notes = _checked_ks(ks, n_corpus)
     scored = np.flatnonzero(relevant.counts)
-    n_excluded = len(queries) - len(scored)
-    if (n_excluded and not exclude_unanswerable) or not len(scored):
+    n_excluded = n_queries - len(scored)
+    if (n_excluded and not exclude) or not len(scored):
         first = np.flatnonzero(relevant.counts == 0)[:5].tolist()
         raise BabelclipError(
-            f"{n_excluded} of {len(queries)} queries have no relevant item in the corpus (positions {first} ...). "
+            f"{n_excluded} of {n_queries} queries have no relevant item in the corpus (positions {first} ...). "
             "Every query needs one: remove them, or leave them out by exclude_unanswerable=True."
         )
     if n_excluded:
         notes += (f"{n_excluded} queries without a relevant item in the corpus were left out",)
-    tops = np.minimum(np.array(asked), len(corpus))
-    fractions, ranked = np.empty((len(scored), len(tops))), np.empty((2, len(scored)))
-    first_ties = np.empty((3, len(scored)), dtype=np.int64)
-    step = max(1, scores_at_once // len(corpus))
-    for start in range(0, len(scored), step):
-        chunk = scored[start : start + step]
-        scores = queries[chunk] @ corpus.T
-        part = slice(start, start + step)
-        fractions[part], ranked[:, part], first_ties[:, part] = _places(
-            scores, *relevant.pairs(chunk), tops, tolerance, step
-        )
-    n_better, n_equal, n_relevant = first_ties[:, :, None]
-    hits = _probability_of_any(n_equal, n_relevant, np.clip(tops - n_better, 0, n_equal))
-    ranks = (n_better + (n_equal + 1) / (n_relevant + 1))[:, 0]
-    ranking = {"nDCG@10": ranked[0], "MRR@10": reciprocal_rank(*first_ties), "MAP@100": ranked[1]}
-    chance = chance_recall(len(corpus), relevant.counts[scored], asked)
-    return QueryScores(asked, hits, fractions, ranks, ranking, chance, scored, n_excluded, notes)
+    return _Asked(asked, notes, scored, relevant.counts[scored], *relevant.pairs(scored), n_excluded)
 
 
-def _places(
-    scores: npt.NDArray[np.float32], rows: IntArray, items: IntArray, tops: IntArray, tolerance: float, at_once: int
-) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Returns where the relevant items of each query stand among its scores (Q, C).
+def _empty_places(n_pairs: int) -> tuple[npt.NDArray[np.float32], IntArray, IntArray]:
+    """Returns room for the score of each pair, the number of better scores, and that of better and equal ones."""
+    return np.empty(n_pairs, dtype=np.float32), np.zeros(n_pairs, dtype=np.int64), np.zeros(n_pairs, dtype=np.int64)
 
-    First the expected fraction of them within each of the `tops` (Q, K); then nDCG@10 and AP@100 (2, Q); then, for the
-    best of them, how many items are better, how many are equal to it (itself included), and how many of the equal ones
-    are relevant (3, Q). `rows` and `items` (P,) are the pairs of query and relevant item, ordered by query.
-    """
-    own = scores[rows, items]
-    width = np.float32(tolerance) * np.maximum(np.float32(1), np.abs(own))
-    better, at_least = _counts(scores, rows, own - width, own + width, at_once)
+
+def _reached(
+    asked: _Asked,
+    own: npt.NDArray[np.float32],
+    better: IntArray,
+    at_least: IntArray,
+    n_corpus: int,
+    tolerance: float,
+) -> QueryScores:
+    """Returns what each query reached, given its pairs' scores, and how many scores are better and as good (P,)."""
+    rows, counts = asked.rows, asked.counts
+    tops = np.minimum(np.array(asked.ks), n_corpus)
     equal = at_least - better
+    first = np.cumsum(counts) - counts
     within = np.clip((tops - better[:, None]) / equal[:, None], 0.0, 1.0)
-    first = np.flatnonzero(np.diff(rows, prepend=-1))
-    counts = np.diff(first, append=len(rows))
     fractions = np.add.reduceat(within, first, axis=0) / counts[:, None]
-    best = np.lexsort((-own, rows))[first]
-    relevant_equal = np.add.reduceat((own >= (own - width)[best][rows]).astype(np.int64), first)
-    ranked = np.stack([ndcg(first, better, equal), average_precision(first, better, equal)])
-    return fractions, ranked, np.stack([better[best], equal[best], relevant_equal])
-
-
-def _counts(
-    scores: npt.NDArray[np.float32],
-    rows: IntArray,
-    low: npt.NDArray[np.float32],
-    high: npt.NDArray[np.float32],
-    at_once: int,
-) -> tuple[IntArray, IntArray]:
-    """Returns, for each pair (P,), how many scores of its row exceed `high`, and how many are at least `low`."""
-    better, at_least = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
-    if scores.shape[1] < _WIDE:
-        for start in range(0, len(rows), at_once):
-            part = slice(start, start + at_once)
-            of_query = scores[rows[part]]
-            better[part] = (of_query > high[part, None]).sum(axis=1)
-            at_least[part] = (of_query >= low[part, None]).sum(axis=1)
-        return better, at_least
-    # A wide row at a time: no copy of it, and its mask is counted within the cache.
-    mask = np.empty(scores.shape[1], dtype=np.bool_)
-    for pair, row in enumerate(rows.tolist()):
-        of_row = scores[row]
-        at_least[pair] = np.count_nonzero(np.greater_equal(of_row, low[pair], out=mask))
-        # The item itself is always at least so high; where nothing else is, nothing is better.
-        better[pair] = np.count_nonzero(np.greater(of_row, high[pair], out=mask)) if at_least[pair] > 1 else 0
-    return better, at_least
+    best = np.lexsort((-own, rows))[first]  # the best relevant item of each query
+    relevant_equal = np.add.reduceat((own >= window(own, tolerance)[0][best][rows]).astype(np.int64), first)
+    n_better, n_equal, n_relevant = (values[:, None] for values in (better[best], equal[best], relevant_equal))
+    hits = _probability_of_any(n_equal, n_relevant, np.clip(tops - n_better, 0, n_equal))
+    ranking = {
+        "nDCG@10": ndcg(first, better, equal),
+        "MRR@10": reciprocal_rank(better[best], equal[best], relevant_equal),
+        "MAP@100": average_precision(first, better, equal),
+    }
+    ranks = (n_better + (n_equal + 1) / (n_relevant + 1))[:, 0]
+    chance = chance_recall(n_corpus, counts, asked.ks)
+    return QueryScores(asked.ks, hits, fractions, ranks, ranking, chance, asked.scored, asked.n_excluded, asked.notes)
 
 
 def chance_recall(n_corpus: int, n_relevant: npt.ArrayLike, ks: Sequence[int] = (1, 5, 10)) -> FloatArray:
@@ -364,6 +351,14 @@ def bootstrap_interval(
     tail = 100 * (1 - confidence) / 2
     ends = np.asarray(np.percentile(means, [tail, 100 - tail], axis=0))
     return ends[:, 0] if columns.ndim == 1 else ends
+
+
+def _check_dimensions(queries: FloatArray, corpus: FloatArray) -> None:
+    if queries.shape[1] != corpus.shape[1]:
+        raise BabelclipError(
+            f"Query features are {queries.shape}, corpus features {corpus.shape}; both need the same number of "
+            "dimensions. Encode both with one model."
+        )
 
 
 def _checked(features: npt.ArrayLike, what: str) -> npt.NDArray[np.float32]:

@@ -25,13 +25,13 @@ from babelclip.errors import BabelclipError, SpaceMismatchError, did_you_mean
 from babelclip.evaluate.hits import pack_hits
 from babelclip.evaluate.metrics import (
     QueryScores,
-    Relevance,
     bootstrap_interval,
     mean_recall,
     recall_at_k,
-    same_group,
+    score_both,
     score_queries,
 )
+from babelclip.evaluate.relevance import Relevance, same_group
 from babelclip.evaluate.result import RunFacts, build_result, model_facts
 from babelclip.evaluate.texts import encoder_in, language_notes
 from babelclip.progress import progress_bar
@@ -205,13 +205,12 @@ def evaluate_features(
         )
     clusters = {"t2i": own if text_images is None else np.asarray(text_images), "i2t": np.arange(len(images))}
     covered = language_codes.covers(declared, code) if declared else None
+    start = time.perf_counter()
+    scored = _scored(texts, images, own, picture, directions, ks)
+    shared_seconds = (time.perf_counter() - start) / len(directions)
     results: list[dict[str, Any]] = []
     for direction in directions:
-        start = time.perf_counter()
-        if direction == "t2i":
-            scores = score_queries(texts, images, same_group(own, picture), ks)
-        else:
-            scores = score_queries(images, texts, same_group(picture, own), ks, exclude_unanswerable=True)
+        start, scores = time.perf_counter(), scored[direction]
         figures = _figures(scores, direction, clusters[direction], facts.seed)
         if merged is not None:
             ends = (texts, images) if direction == "t2i" else (images, texts)
@@ -229,7 +228,7 @@ def evaluate_features(
                 n_images=len(images),
                 n_captions=len(texts),
                 declared=covered,
-                seconds=text_seconds + time.perf_counter() - start,
+                seconds=text_seconds + shared_seconds + time.perf_counter() - start,
                 seconds_images=round(image_seconds, 3),
                 notes=[*notes, *scores.notes, *language_notes(code, covered)],
                 **figures,
@@ -241,6 +240,23 @@ def evaluate_features(
         for result in results:
             result["metrics"]["MR"] = both
     return results
+
+
+def _scored(
+    texts: npt.NDArray[np.float32],
+    images: npt.NDArray[np.float32],
+    own: npt.NDArray[Any],
+    picture: npt.NDArray[Any],
+    directions: Sequence[str],
+    ks: Sequence[int],
+) -> dict[str, QueryScores]:
+    """Returns what the queries of each direction reached, given the groups of texts and of pictures."""
+    forth, back = same_group(own, picture), same_group(picture, own)
+    if len(directions) == len(DIRECTIONS):
+        return dict(zip(DIRECTIONS, score_both(texts, images, forth, back, ks, exclude_unanswerable=True), strict=True))
+    if directions[0] == "t2i":
+        return {"t2i": score_queries(texts, images, forth, ks)}
+    return {"i2t": score_queries(images, texts, back, ks, exclude_unanswerable=True)}
 
 
 def _figures(scores: QueryScores, direction: str, clusters: npt.NDArray[Any], seed: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from babelclip import languages as language_codes
 from babelclip.errors import BabelclipError
-from babelclip.evaluate.metrics import Relevance, listed
+from babelclip.evaluate.relevance import Relevance, listed
 from babelclip.evaluate.result import RunFacts
 from babelclip.evaluate.retrieval import evaluate_features
 from babelclip.evaluate.texts import encoder_in

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from babelclip import languages as language_codes
 from babelclip.errors import BabelclipError
 from babelclip.evaluate.hits import pack_hits
-from babelclip.evaluate.metrics import bootstrap_interval, same_group, score_queries
+from babelclip.evaluate.metrics import bootstrap_interval, score_queries
+from babelclip.evaluate.relevance import same_group
 from babelclip.evaluate.result import RunFacts, build_result
 from babelclip.evaluate.texts import declares, encoder_in, language_notes
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from babelclip.data.captions import Captions
 from babelclip.errors import BabelclipError
-from babelclip.evaluate.metrics import recall_at_k, same_group
+from babelclip.evaluate.metrics import recall_at_k
+from babelclip.evaluate.relevance import same_group
 from babelclip.models.batching import token_batches
 from babelclip.models.clip import Clip
 from babelclip.models.decoding import DecodedBatches, decoder_pool

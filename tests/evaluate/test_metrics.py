@@ -14,12 +14,12 @@ from babelclip.errors import BabelclipError
 from babelclip.evaluate.metrics import (
     bootstrap_interval,
     chance_recall,
-    listed,
     mean_recall,
     recall_at_k,
-    same_group,
+    score_both,
     score_queries,
 )
+from babelclip.evaluate.relevance import listed, same_group
 
 # Four queries, eight items; with an identity as corpus the scores are this matrix.
 SCORES = np.array(
@@ -115,6 +115,37 @@ def test_equals_a_slow_loop_and_does_not_depend_on_chunks_or_order(seed, n_queri
     shuffle, other = random.permutation(n_corpus), random.permutation(n_queries)
     shuffled = same_group(query_group[other], corpus_group[shuffle])
     assert recall_at_k(queries[other], corpus[shuffle], shuffled, ks=[1, 4]) == pytest.approx(figures)
+
+
+@pytest.mark.parametrize(("n_texts", "n_images", "dim"), [(9, 4, 7), (40, 300, 7), (700, 300, 16), (60, 2, 3)])
+@pytest.mark.parametrize("at_once", [1, 5000, 1 << 25])
+def test_both_directions_at_once_equal_each_by_itself(n_texts, n_images, dim, at_once):
+    random = np.random.default_rng(n_texts)
+    # Few values, so that many scores are equal; the last picture has no text.
+    texts, images = (random.integers(-2, 3, size=(n, dim)).astype(np.float32) / 4 for n in (n_texts, n_images))
+    own = random.integers(n_images - 1, size=n_texts)
+    forth, back = same_group(own, np.arange(n_images)), same_group(np.arange(n_images), own)
+    expected = [
+        score_queries(texts, images, forth, [1, 5, 10]),
+        score_queries(images, texts, back, [1, 5, 10], exclude_unanswerable=True),
+    ]
+    found = score_both(texts, images, forth, back, [1, 5, 10], exclude_unanswerable=True, scores_at_once=at_once)
+    for ours, wanted in zip(found, expected, strict=True):
+        assert ours.summary() == pytest.approx(wanted.summary(), abs=1e-12)
+        np.testing.assert_allclose(ours.hits, wanted.hits)
+        np.testing.assert_allclose(ours.ranks, wanted.ranks)
+        assert (ours.n_excluded, ours.notes) == (wanted.n_excluded, wanted.notes)
+    with pytest.raises(BabelclipError, match="have no relevant item"):
+        score_both(texts, images, forth, back)
+
+
+def test_long_rows_that_round_differently_still_find_themselves():
+    random = np.random.default_rng(0)
+    texts, images = (1000 * random.normal(size=(300, 512)).astype(np.float32) for _ in range(2))
+    group = np.arange(300)
+    for scores in score_both(texts, images, same_group(group, group), same_group(group, group)):
+        assert np.isfinite(scores.ranks).all()
+        assert scores.ranks.min() >= 1
 
 
 def test_a_constant_model_reaches_chance_exactly_whatever_the_order():

@@ -10,8 +10,9 @@ import pytest
 
 from babelclip.data.captions import Captions
 from babelclip.evaluate.benchmarks.sets import Pictures, RetrievalSet
-from babelclip.evaluate.metrics import same_group, score_queries
+from babelclip.evaluate.metrics import score_queries
 from babelclip.evaluate.mteb import MtebEncoder, retrieval_tasks
+from babelclip.evaluate.relevance import same_group
 from tests.conftest import draw_shape, make_clip
 
 mteb = pytest.importorskip("mteb", reason="mteb is not installed here: the oracle job runs this in its environment")

@@ -23,7 +23,8 @@ import torch
 import babelclip
 from babelclip.errors import BabelclipError
 from babelclip.evaluate.classification import multi_label, single_label
-from babelclip.evaluate.metrics import recall_at_k, same_group
+from babelclip.evaluate.metrics import recall_at_k
+from babelclip.evaluate.relevance import same_group
 from babelclip.evaluate.selection import item_scores
 from babelclip.models.checkpoints.files.preprocess_files import (
     openai_preprocess,

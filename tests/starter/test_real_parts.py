@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from babelclip.evaluate.metrics import recall_at_k, same_group
+from babelclip.evaluate.metrics import recall_at_k
+from babelclip.evaluate.relevance import same_group
 from babelclip.files import read_json
 from babelclip.models.clip import Clip
 from babelclip.models.text import TextEncoder, normalize_rows
