@@ -13,6 +13,7 @@ from babelclip.cli import (
     collection,
     compare,
     demo,
+    doctor,
     embed,
     evaluate,
     export,
@@ -61,6 +62,7 @@ def _root(
 
 for verb in (
     demo.demo,
+    doctor.doctor,
     starter.starter,
     models.models,
     index.index,

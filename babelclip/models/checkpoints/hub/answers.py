@@ -15,6 +15,8 @@ from babelclip.models.checkpoints.hub.transfer import RemoteFile
 
 # Seconds for the question which commit and which files: below the 5 s in which a load without network must end.
 DEADLINE = 4.0
+# What stands between says so by these: a login is wanted, or nobody is there.
+_OF_PROXIES = (407, 502, 503, 504)
 
 
 def offline() -> bool:
@@ -42,6 +44,12 @@ def endpoint() -> str:
             f"HF_ENDPOINT is {endpoint!r}; it must be an address like https://host. Correct or unset it."
         )
     return endpoint
+
+
+def shown_endpoint() -> str:
+    """Returns the hub's address for messages: without a name and password that stand in it."""
+    parts = urlsplit(endpoint())
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def ask(name: str, revision: str) -> tuple[str, dict[str, RemoteFile]]:
@@ -77,6 +85,24 @@ def ask(name: str, revision: str) -> tuple[str, dict[str, RemoteFile]]:
     return info.sha, {file.name: file for file in files}
 
 
+def knock(seconds: float = 5.0) -> str:
+    """Returns "" where the hub answers at all, else why not, as a clause; takes so many seconds at most.
+
+    Raises:
+        BabelclipError: HF_ENDPOINT is no http address.
+    """
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    address = endpoint()
+    try:
+        answer = _within(seconds, lambda: get_session().head(address, timeout=seconds))
+        if answer.status_code in _OF_PROXIES:
+            raise ConnectionError(f"it answers {answer.status_code}")
+    except Exception as error:  # any failure is the answer to the question
+        return silence(error)
+    return ""
+
+
 def _within(seconds: float, work: Callable[[], Any]) -> Any:
     """Returns what `work` returns; its own timeouts do not cover the name server, so it gets a thread and a clock.
 
@@ -109,8 +135,8 @@ def refusal(name: str, revision: str, error: Any) -> BabelclipError:
     status = error.response.status_code if error.response is not None else 0
     if isinstance(error, GatedRepoError) or status == 403:
         reason = (
-            f"{name} is gated: its owners ask to accept their terms on its page, {endpoint()}/{name}. Accept them, "
-            "log in with `hf auth login` or set HF_TOKEN, and try again."
+            f"{name} is gated: its owners ask to accept their terms on its page, {shown_endpoint()}/{name}. Accept "
+            "them, log in with `hf auth login` or set HF_TOKEN, and try again."
         )
     elif isinstance(error, RevisionNotFoundError):
         reason = f"{name} has no revision {revision!r}. Give one of its branches, tags or commits, or none for main."
@@ -132,7 +158,7 @@ def refusal(name: str, revision: str, error: Any) -> BabelclipError:
 
 def _no_hub(name: str, error: Exception) -> BabelclipError:
     return BabelclipError(
-        f"{endpoint()} answers for {name} with something that is no model listing of a hub "
+        f"{shown_endpoint()} answers for {name} with something that is no model listing of a hub "
         f"({type(error).__name__}: {str(error)[:80]}). Check HF_ENDPOINT, and whether a login page is in between."
     )
 
@@ -142,4 +168,4 @@ def silence(cause: Exception | None) -> str:
     if cause is None or type(cause).__name__ == "OfflineModeIsEnabled":
         return "HF_HUB_OFFLINE forbids to ask the hub"
     detail = str(cause).splitlines()[0][:100] if str(cause) else ""
-    return f"the hub at {endpoint()} does not answer ({type(cause).__name__}{': ' if detail else ''}{detail})"
+    return f"the hub at {shown_endpoint()} does not answer ({type(cause).__name__}{': ' if detail else ''}{detail})"
