@@ -9,7 +9,7 @@ import typer
 
 def serve(
     collections: list[str] = typer.Argument(None, metavar="COLLECTION...", help="NAME.lance, or NAME=ADDRESS."),
-    model: list[str] = typer.Option([], "--model", help="Model that encodes queries; several for several spaces."),
+    model: list[str] = typer.Option([], "--model", help="Model that encodes queries; default: the collections' own."),
     host: str = typer.Option("127.0.0.1", "--host", help="Address to listen on."),
     port: int = typer.Option(8000, "--port", min=0, max=65535, help="Port to listen on."),
     token_file: str = typer.Option("", "--token-file", help="Keys, hashed. Needed where others can reach the service."),
@@ -26,7 +26,15 @@ def serve(
     space: str = typer.Option("", "--space", help="Embedding space of clip-retrieval folders, which do not say it."),
     workers: int = typer.Option(1, "--workers", min=1, help="Processes; each holds the model."),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of the encoder in each process; 0: all cores."),
+    metrics_at: str = typer.Option(
+        "", "--metrics-at", metavar="HOST:PORT", help="Tell figures (/metrics) there, and not beside the rest."
+    ),
     fetch: str = typer.Option("off", "--fetch", help="Pictures by address: off, public, or host names with commas."),
+    fetch_proxy: str = typer.Option("", "--fetch-proxy", metavar="HOST:PORT", help="Proxy that fetching goes through."),
+    ignore_opt_outs: bool = typer.Option(
+        False, "--ignore-opt-outs", help="Fetch in spite of robots.txt and X-Robots-Tag."
+    ),
+    indexable: bool = typer.Option(False, "--indexable", help="Let crawlers in; they are kept out otherwise."),
     show_paths: bool = typer.Option(False, "--show-paths", help="Tell paths of pictures, relative to their source."),
     thumbnails_only: bool = typer.Option(False, "--thumbnails-only", help="Never open the pictures' files."),
     ignore_safety: bool = typer.Option(
@@ -46,7 +54,6 @@ def serve(
       babelclip serve --make-key anna --token-file keys.txt
       babelclip serve photos.lance --host 0.0.0.0 --token-file keys.txt --known-host pictures.example.org
     """
-    from babelclip.cli.default_model import default_model
     from babelclip.errors import BabelclipError
 
     if make_key:
@@ -63,9 +70,10 @@ def serve(
     from babelclip.search.server.run import run
     from babelclip.search.server.settings import Limits, Settings
 
+    named = _named(collections or [])
     settings = Settings(
-        collections=_named(collections or []),
-        models=tuple(model) or (str(default_model()),),
+        collections=named,
+        models=tuple(model) or _noted(named),
         host=host,
         port=port,
         token_file=token_file,
@@ -78,13 +86,27 @@ def serve(
         show_paths=show_paths,
         full_pictures=not thumbnails_only,
         fetch=fetch,
+        fetch_proxy=fetch_proxy,
+        ignore_opt_outs=ignore_opt_outs,
+        indexable=indexable,
+        metrics_at=metrics_at,
         ignore_safety=ignore_safety,
         log_queries=log_queries,
         threads=threads,
         limits=Limits(per_minute=per_minute),
     )
-    typer.echo(f"Open http://{host}:{port} in a browser. Ctrl-C ends the service.", err=True)
-    run(settings)
+    typer.echo(f"Opening {', '.join(settings.collections)} with {', '.join(settings.models)} ...", err=True)
+    run(settings, lambda address: typer.echo(f"Open {address} in a browser. Ctrl-C ends the service.", err=True))
+    typer.echo("The service has ended.", err=True)
+
+
+def _noted(named: dict[str, str]) -> tuple[str, ...]:
+    """Returns the models that the collections were made with, each once; where none is known, the one that is here."""
+    from babelclip.cli.default_model import default_model
+    from babelclip.search.index_state import noted_model
+
+    noted = dict.fromkeys(model for url in named.values() if (model := noted_model(url)))
+    return tuple(noted) or (str(default_model()),)
 
 
 def _named(given: list[str]) -> dict[str, str]:

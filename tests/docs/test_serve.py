@@ -55,7 +55,7 @@ def home(tmp_path_factory) -> Path:
 def settings_of(line: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> server.Settings:
     """What the command line would serve."""
     asked: list[server.Settings] = []
-    monkeypatch.setattr(server, "run", asked.append)
+    monkeypatch.setattr(server, "run", lambda settings, _ready: asked.append(settings))
     code, _out, error = call(*shlex.split(line)[1:], cwd=home)
     assert code == 0, (line, error)
     return asked[0]

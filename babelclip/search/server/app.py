@@ -17,6 +17,7 @@ from babelclip import __version__
 from babelclip.search.server import (
     admin_routes,
     encode_routes,
+    figures,
     item_routes,
     legacy,
     page,
@@ -52,12 +53,14 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
     )
     problems.install(app, service.hide)
-    app.include_router(page.router())
+    app.include_router(page.router(indexable=service.settings.indexable))
     app.include_router(search_routes.router(service))
     app.include_router(item_routes.router(service))
     app.include_router(encode_routes.router(service))
     app.include_router(admin_routes.router(service, jobs))
     app.include_router(legacy.router(service))
+    if not service.settings.metrics_at:
+        app.include_router(figures.router(service.metrics, service.allow("metrics")))
     _add_state_routes(app, service)
     app.add_middleware(DepthGate, depth=service.settings.limits.json_depth)
     app.add_middleware(Gate, settings=service.settings, observe=service.metrics.request)
@@ -65,7 +68,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _add_state_routes(app: FastAPI, service: Service) -> None:
-    """Adds health, figures and the OpenAPI document."""
+    """Adds health and the OpenAPI document."""
 
     @app.get("/healthz", include_in_schema=False)
     async def alive() -> dict[str, str]:
@@ -74,11 +77,6 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
     @app.get("/readyz", include_in_schema=False)
     async def ready() -> Response:
         return JSONResponse({"status": "ready" if service.ready else "ending"}, 200 if service.ready else 503)
-
-    @app.get("/metrics", include_in_schema=False, dependencies=[Depends(service.allow("metrics"))])
-    async def metrics() -> Response:
-        content, kind = service.metrics.text()
-        return Response(content, media_type=kind)
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(service.allow("read"))])
     async def document() -> JSONResponse:

@@ -2,7 +2,8 @@
 
 The name is resolved once, every address it has is checked, and the connection goes to the very address that was
 checked, so a name that changes its mind in between (DNS rebinding) gains nothing; each redirect is checked the same
-way. The environment's proxies are not used. Entry points: `fetch_picture`, `is_public`.
+way. The environment's proxies are not used. Sites that keep their pictures back (robots.txt, X-Robots-Tag) are left
+alone. Entry points: `fetch_picture`, `is_public`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable
+import urllib.robotparser
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from babelclip import __version__
 from babelclip.search.server.problems import Problem
@@ -31,8 +34,31 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 
+_MOVED = (301, 302, 303, 307, 308)
+# Bytes of a robots.txt; what crawlers of the large search engines read of one.
+_ROBOTS = 500_000
+
 # (host, port) -> addresses; replaced in tests.
 Resolve = Callable[[str, int], list[str]]
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """What holds for every connection of one fetch.
+
+    Attributes:
+        hosts: that may be asked; empty where all public ones may.
+        resolve: names to addresses.
+        deadline: of `time.monotonic`.
+        proxy: `HOST:PORT` or "".
+        checked: (host, port) -> the address that was checked, so that no name is looked up twice.
+    """
+
+    hosts: frozenset[str]
+    resolve: Resolve
+    deadline: float
+    proxy: str
+    checked: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
 def is_public(address: str) -> bool:
@@ -63,7 +89,9 @@ def _global(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     )
 
 
-def fetch_picture(url: str, policy: str, limit: int, resolve: Resolve | None = None) -> bytes:
+def fetch_picture(
+    url: str, policy: str, limit: int, resolve: Resolve | None = None, *, opt_outs: bool = True, proxy: str = ""
+) -> bytes:
     """Returns the bytes behind an address.
 
     Args:
@@ -71,42 +99,66 @@ def fetch_picture(url: str, policy: str, limit: int, resolve: Resolve | None = N
         policy: `off`, `public`, or the host names that are allowed, separated by commas.
         limit: bytes.
         resolve: names to addresses; by default the system's.
+        opt_outs: leave alone what robots.txt or X-Robots-Tag keep back.
+        proxy: `HOST:PORT` that connections go through, "" for none. It is told the checked address, never a name.
 
     Raises:
         Problem: fetching is off, the address is not allowed, or the other side does not give a picture.
     """
     if policy == "off":
         raise Problem(403, "forbidden", "This service fetches no addresses. Send the picture itself.")
-    deadline = time.monotonic() + _TOTAL
+    hosts = frozenset() if policy == "public" else frozenset(name.strip().lower() for name in policy.split(","))
+    asking = _Asking(hosts, resolve or _resolve, time.monotonic() + _TOTAL, proxy)
     for _turn in range(REDIRECTS + 1):
-        answer = _one(url, policy, limit, resolve or _resolve, deadline)
-        if isinstance(answer, bytes):
-            return answer
-        url = urllib.parse.urljoin(url, answer)
+        if opt_outs and not _robots_allow(url, asking):
+            raise _unwanted()
+        with _opened(url, asking) as answer:
+            if answer.status in _MOVED:
+                url = urllib.parse.urljoin(url, answer.getheader("Location") or "")
+                continue
+            if answer.status != 200:
+                raise Problem(400, "bad_request", "The address does not answer with a picture. Check it.")
+            if opt_outs and opts_out(answer.getheader("X-Robots-Tag") or ""):
+                raise _unwanted()
+            return _read(answer, limit, asking.deadline)
     raise Problem(400, "bad_request", f"The address redirects more than {REDIRECTS} times. Give the final one.")
 
 
-def _one(url: str, policy: str, limit: int, resolve: Resolve, deadline: float) -> bytes | str:
-    """Returns the content, or the address that it redirects to."""
+def _unwanted() -> Problem:
+    return Problem(403, "forbidden", "That site does not want its pictures used so. Send the picture itself.")
+
+
+def _robots_allow(url: str, asking: _Asking) -> bool:
+    """Returns whether the site's robots.txt lets us ask for `url` (RFC 9309): what is not there forbids nothing."""
+    scheme, host, _port, _target = _parts(url)
+    place = f"{scheme}://{f'[{host}]' if ':' in host else host}/robots.txt"
+    for _turn in range(REDIRECTS + 1):
+        with _opened(place, asking) as answer:
+            if answer.status in _MOVED:
+                place = urllib.parse.urljoin(place, answer.getheader("Location") or "")
+            elif answer.status == 200:
+                rules = urllib.robotparser.RobotFileParser()
+                rules.parse(_read(answer, _ROBOTS, asking.deadline).decode("utf-8", "replace").splitlines())
+                return rules.can_fetch(_AGENT, url)
+            else:
+                return 400 <= answer.status < 500
+    return True
+
+
+@contextlib.contextmanager
+def _opened(url: str, asking: _Asking) -> Iterator[http.client.HTTPResponse]:
+    """Gives the head of an answer; the connection ends with the block, and at the deadline."""
     scheme, host, port, target = _parts(url)
-    if policy != "public" and host.lower() not in {name.strip().lower() for name in policy.split(",")}:
+    if asking.hosts and host.lower() not in asking.hosts:
         raise Problem(403, "forbidden", "Pictures are not fetched from that host. Send the picture itself.")
-    address = _checked_address(host, port, resolve)
-    connection = _Pinned(scheme, host, port, address)
+    connection = _Pinned(scheme, host, port, _checked_address(host, port, asking), asking.proxy)
     # Each read has a timeout; this ends an answer whose head drips in a byte at a time.
-    cut = threading.Timer(max(deadline - time.monotonic(), 0.001), connection.cut)
+    cut = threading.Timer(max(asking.deadline - time.monotonic(), 0.001), connection.cut)
     cut.daemon = True
     cut.start()
     try:
-        connection.request("GET", target, headers={"User-Agent": _AGENT, "Accept": "image/*", "Host": host})
-        answer = connection.getresponse()
-        if answer.status in (301, 302, 303, 307, 308):
-            return answer.getheader("Location") or ""
-        if answer.status != 200:
-            raise Problem(400, "bad_request", "The address does not answer with a picture. Check it.")
-        if opts_out(answer.getheader("X-Robots-Tag") or ""):
-            raise Problem(403, "forbidden", "That site does not want its pictures used so. Send the picture itself.")
-        return _read(answer, limit, deadline)
+        connection.request("GET", target, headers={"User-Agent": _AGENT, "Accept": "image/*, text/plain", "Host": host})
+        yield connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         raise Problem(400, "bad_request", "The address cannot be read. Check it.") from error
     finally:
@@ -151,15 +203,22 @@ def _resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
 
 
-def _checked_address(host: str, port: int, resolve: Resolve) -> str:
-    try:
-        addresses = resolve(host, port)
-    except (OSError, UnicodeError):
-        addresses = []
-    # One private address among public ones is refused too: which of them answers is not ours to hope.
-    if not addresses or not all(is_public(address) for address in addresses):
-        raise Problem(403, "forbidden", "That host is not on the public internet. Send the picture itself.")
-    return addresses[0]
+def _checked_address(host: str, port: int, asking: _Asking) -> str:
+    """Returns the address of a host, which is looked up once a fetch.
+
+    Raises:
+        Problem: it has none, or one that is not public.
+    """
+    if (host, port) not in asking.checked:
+        try:
+            addresses = asking.resolve(host, port)
+        except (OSError, UnicodeError):
+            addresses = []
+        # One private address among public ones is refused too: which of them answers is not ours to hope.
+        if not addresses or not all(is_public(address) for address in addresses):
+            raise Problem(403, "forbidden", "That host is not on the public internet. Send the picture itself.")
+        asking.checked[host, port] = addresses[0]
+    return asking.checked[host, port]
 
 
 def _read(answer: http.client.HTTPResponse, limit: int, deadline: float) -> bytes:
@@ -178,9 +237,9 @@ def _read(answer: http.client.HTTPResponse, limit: int, deadline: float) -> byte
 class _Pinned(http.client.HTTPConnection):
     """A connection to an address that was checked, speaking to the host by its name."""
 
-    def __init__(self, scheme: str, host: str, port: int, address: str) -> None:
+    def __init__(self, scheme: str, host: str, port: int, address: str, proxy: str) -> None:
         super().__init__(host, port, timeout=_CONNECT)
-        self._scheme, self._address = scheme, address
+        self._scheme, self._address, self._proxy = scheme, address, proxy
 
     def cut(self) -> None:
         """Ends the connection from another thread."""
@@ -190,6 +249,24 @@ class _Pinned(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Connects to the checked address; TLS checks the certificate of the name."""
-        self.sock = socket.create_connection((self._address, self.port), self.timeout)
+        if self._proxy:
+            name, _, port = self._proxy.rpartition(":")
+            self.sock = socket.create_connection((name.strip("[]"), int(port)), self.timeout)
+            self._tunnel_through()
+        else:
+            self.sock = socket.create_connection((self._address, self.port), self.timeout)
         if self._scheme == "https":
             self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+
+    def _tunnel_through(self) -> None:
+        """Has the proxy connect to the checked address: it looks up no name, so it cannot be led elsewhere."""
+        place = f"[{self._address}]:{self.port}" if ":" in self._address else f"{self._address}:{self.port}"
+        self.sock.sendall(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
+        head = b""
+        while b"\r\n\r\n" not in head:
+            part = self.sock.recv(4096)
+            if not part or len(head) > 16384:
+                raise OSError("the proxy does not answer")
+            head += part
+        if head.split(maxsplit=2)[1:2] != [b"200"]:
+            raise OSError("the proxy refuses")

@@ -19,7 +19,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from babelclip.search.collection import Collection
 from babelclip.search.server import answers
@@ -80,10 +80,11 @@ def router(service: Service) -> APIRouter:
         rows = await service.read(served, "rows", lambda collection: _rows(service, collection, names))
         return JSONResponse([{"id": _number(name), "metadata": row} for name, row in rows.items()])
 
-    @routes.get("/metrics-summary", dependencies=[Depends(service.allow("metrics"))])
-    async def summary() -> Response:
-        """Seconds by stage, as a table."""
-        return PlainTextResponse(service.metrics.summary())
+    @routes.get("/config.json", dependencies=reading)
+    async def config(request: Request) -> dict[str, str]:
+        """What its page asks first: whom to ask (this service, by the name it was called), and what."""
+        first = next(iter(service.collections), "")
+        return {"defaultBackend": str(request.base_url).rstrip("/"), "defaultIndex": first, "urlColumn": "url"}
 
     return routes
 

@@ -33,6 +33,8 @@ _HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"x-frame-options", b"DENY"),
 ]
+# What is served belongs to whoever serves it: no crawler keeps it and none trains on it, unless the operator lets it.
+_UNINDEXED = (b"x-robots-tag", b"noindex, nofollow, noarchive, noimageindex, noai, noimageai")
 _CLOSED = b"default-src 'none'; frame-ancestors 'none'; sandbox"
 
 
@@ -52,6 +54,7 @@ class Gate:
         self._busy = self._held = 0
         self._rates = Rates(settings.limits.per_minute)
         self._hosts = {host.lower() for host in (*settings.hosts, settings.host, "localhost", "127.0.0.1", "[::1]")}
+        self._headers = _HEADERS if settings.indexable else [*_HEADERS, _UNINDEXED]
         self._any_host = not is_loopback(settings.host) and not settings.hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,9 +72,7 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 given = {name.lower() for name, _value in message["headers"]}
-                extra = _HEADERS + (
-                    [] if b"content-security-policy" in given else [(b"content-security-policy", _CLOSED)]
-                )
+                extra = [*self._headers, (b"content-security-policy", _CLOSED)]
                 message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in given)]
             await send(message)
 

@@ -7,7 +7,7 @@ from importlib import resources
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from babelclip.search.server.problems import Problem
 
@@ -25,8 +25,12 @@ POLICY = (
 )
 
 
-def router() -> APIRouter:
-    """Returns the routes of the page: `/` and a closed list of files below `/static/`."""
+def router(*, indexable: bool) -> APIRouter:
+    """Returns the routes of the page: `/`, `/robots.txt` and a closed list of files below `/static/`.
+
+    Args:
+        indexable: let crawlers in.
+    """
     files = {
         entry.name: entry.read_bytes()
         for entry in resources.files("babelclip.search").joinpath("web").iterdir()
@@ -50,5 +54,9 @@ def router() -> APIRouter:
     @routes.get("/static/{name}")
     async def file(request: Request, name: str) -> Response:
         return answer(request, name)
+
+    @routes.get("/robots.txt")
+    async def robots() -> Response:
+        return PlainTextResponse(f"User-agent: *\nDisallow: {'/v1/' if indexable else '/'}\n")
 
     return routes

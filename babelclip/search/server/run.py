@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import multiprocessing
 import os
 import secrets
+import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from babelclip.errors import require
+from babelclip.search.server.listening import address_for_people, bound, when_ready
 from babelclip.search.server.settings import Settings, check_settings, is_loopback
 
 # Requests under way are answered before the service ends.
 _GRACE = 10
 _BACKLOG = 512
+# Seconds after which a process that says nothing is taken for dead, where there are several.
+_SILENT = 120
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, ready: Callable[[str], None] | None = None) -> None:
     """Serves until SIGINT or SIGTERM; then what is under way is answered, and the process ends.
 
+    Args:
+        settings: the operator's.
+        ready: called with the address, once the service answers there.
+
     Raises:
-        BabelclipError: the settings are refused, or a model or collection does not open.
+        BabelclipError: the settings are refused, the port is taken, or a model or collection does not open.
         MissingExtraError: the extra `search` is not installed.
     """
     check_settings(settings)
@@ -32,19 +42,22 @@ def run(settings: Settings) -> None:
         require(module, "search")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     if not is_loopback(settings.host):
-        how = "with keys" if settings.token_file else "WITHOUT KEYS: EVERYBODY WHO REACHES IT MAY SEARCH"
+        how = "with keys" if settings.protected else "WITHOUT KEYS: EVERYBODY WHO REACHES IT MAY SEARCH"
         logging.getLogger("babelclip.serve").warning("listening on %s:%d %s", settings.host, settings.port, how)
-    if settings.workers > 1:
-        _run_several(settings)
-    else:
-        _run_one(settings)
+    # The port is taken first: whether it is free should not be told after a minute of loading.
+    with bound(settings.host, settings.port) as held:
+        settings = dataclasses.replace(settings, port=held.getsockname()[1])
+        if ready is not None:
+            when_ready(address_for_people(settings.host, settings.port), ready)
+        if settings.workers > 1:
+            _run_several(settings, held)
+        else:
+            _run_one(settings, held)
 
 
-def _options(settings: Settings) -> dict[str, object]:
+def _options() -> dict[str, object]:
     # Forwarded headers are read by the gate, which knows whom to trust; the access log would hold addresses of people.
     return {
-        "host": settings.host,
-        "port": settings.port,
         "log_level": "warning",
         "access_log": False,
         "proxy_headers": False,
@@ -57,20 +70,26 @@ def _options(settings: Settings) -> dict[str, object]:
     }
 
 
-def _run_one(settings: Settings) -> None:
+def _run_one(settings: Settings, held: socket.socket) -> None:
     import uvicorn
 
     from babelclip.search.server.app import create_app
+    from babelclip.search.server.figures import elsewhere
     from babelclip.search.server.service import open_service
 
     service = open_service(settings)
-    uvicorn.run(create_app(service), **_options(settings))  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(create_app(service), **_options()))  # type: ignore[arg-type]
+    # uvicorn repeats the signal that ended it once all is answered; there is nothing left to interrupt.
+    with elsewhere(settings, service.metrics), contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[held])
 
 
-def _run_several(settings: Settings) -> None:
+def _run_several(settings: Settings, held: socket.socket) -> None:
     import uvicorn
 
     from babelclip.search.server.app import SETTINGS_VARIABLE
+    from babelclip.search.server.figures import elsewhere
+    from babelclip.search.server.metrics import Metrics
 
     with tempfile.TemporaryDirectory(prefix="babelclip-serve-") as folder:
         # A service that cannot start must say so once, rather than have its processes begin again for ever.
@@ -85,12 +104,18 @@ def _run_several(settings: Settings) -> None:
         figures.mkdir()
         os.environ[SETTINGS_VARIABLE] = str(path)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)
-        uvicorn.run(
-            "babelclip.search.server.app:from_environment",
-            factory=True,
-            workers=settings.workers,
-            **_options(settings),  # type: ignore[arg-type]
-        )
+        held.close()  # each process is given the address by uvicorn
+        with elsewhere(settings, Metrics()):
+            uvicorn.run(
+                "babelclip.search.server.app:from_environment",
+                factory=True,
+                host=settings.host,
+                port=settings.port,
+                workers=settings.workers,
+                # A process that loads a large model says nothing for a while, and must not be ended for that.
+                timeout_worker_healthcheck=_SILENT,
+                **_options(),  # type: ignore[arg-type]
+            )
 
 
 def _try(settings: Settings) -> None:

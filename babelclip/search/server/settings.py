@@ -81,6 +81,11 @@ class Settings:
         show_paths: answer with the path of a picture, relative to its source.
         full_pictures: give the picture itself (re-encoded, at most 2048 pixels), not only its thumbnail.
         fetch: `off`, `public` (any public address) or host names, separated by commas, to fetch pictures from.
+        fetch_proxy: `HOST:PORT` through which they are fetched; "" for none. The environment's proxies are not used.
+        ignore_opt_outs: fetch from sites too whose robots.txt or X-Robots-Tag keep their pictures back.
+        indexable: let crawlers in; off, robots.txt and X-Robots-Tag keep them out.
+        metrics_at: `HOST:PORT` or a port of this machine, where the figures are told instead of beside the other
+            routes; "" for there.
         ignore_safety: let clip-retrieval's clients ask for its safety models where the collection has no such column.
             Off, such a request is refused: a filter that does not work must not look as if it did.
         log_queries: `off`, `hashed` or `plain`.
@@ -109,6 +114,10 @@ class Settings:
     show_paths: bool = False
     full_pictures: bool = True
     fetch: str = "off"
+    fetch_proxy: str = ""
+    ignore_opt_outs: bool = False
+    indexable: bool = False
+    metrics_at: str = ""
     ignore_safety: bool = False
     log_queries: str = "off"
     cache: int = 10_000
@@ -147,6 +156,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def address_of(text: str, option: str) -> tuple[str, int]:
+    """Returns host and port of `HOST:PORT`, `[IPV6]:PORT` or `PORT`, which is one of this machine.
+
+    Raises:
+        BabelclipError: it is none of these.
+    """
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and 0 <= int(port) < 65536) or (":" in host and not host.endswith("]")):
+        raise BabelclipError(f"{option} is {text!r}; it must be HOST:PORT or PORT, as 127.0.0.1:9100. Correct it.")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 def check_settings(settings: Settings) -> None:
     """Does nothing where the service may start so.
 
@@ -159,6 +180,15 @@ def check_settings(settings: Settings) -> None:
             "(babelclip serve --make-key NAME --token-file keys.txt) and give --token-file keys.txt; "
             "--allow-open serves everybody without one."
         )
+    if settings.metrics_at:
+        host = address_of(settings.metrics_at, "--metrics-at")[0]
+        if not is_loopback(host) and not settings.token_file and not settings.allow_open:
+            raise BabelclipError(
+                f"--metrics-at {settings.metrics_at} shows the figures to other machines, and there are no keys. "
+                "Take 127.0.0.1, or give --token-file keys.txt; --allow-open shows them to everybody."
+            )
+    if settings.fetch_proxy:
+        address_of(settings.fetch_proxy, "--fetch-proxy")
     if settings.user_header and not settings.trusted_proxies:
         raise BabelclipError(
             f"--user-header {settings.user_header} is believed of trusted proxies only, and there are none: anybody "

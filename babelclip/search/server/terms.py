@@ -152,10 +152,15 @@ async def _bytes_of(service: Service, term: TermIn) -> bytes:
         return picture_bytes(service, term.image)
     from babelclip.search.server.fetch import fetch_picture
 
-    url, limits = term.url or "", service.settings.limits
-    return await service.in_thread(
-        "fetch", lambda: fetch_picture(url, service.settings.fetch, limits.picture), service.fetching
-    )
+    url, settings = term.url or "", service.settings
+
+    def fetch() -> bytes:
+        opt_outs = not settings.ignore_opt_outs
+        return fetch_picture(
+            url, settings.fetch, settings.limits.picture, opt_outs=opt_outs, proxy=settings.fetch_proxy
+        )
+
+    return await service.in_thread("fetch", fetch, service.fetching)
 
 
 def seal_upload(service: Service, vectors: Mapping[str, np.ndarray]) -> str:

@@ -51,7 +51,8 @@ def test_this_machine_alone_needs_no_key(host):
         ("GET", "/v1/collections/shapes/items/x/thumbnail"), ("GET", "/v1/collections/shapes/items/x/picture"),
         ("GET", "/v1/collections/shapes/items/x/group"), ("POST", "/v1/embed"), ("POST", "/v1/zero-shot"),
         ("GET", "/indices-list"), ("POST", "/knn-service"), ("POST", "/metadata"), ("GET", "/metrics-summary"),
-        ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/v1/jobs"), ("DELETE", "/v1/collections/shapes/items"),
+        ("GET", "/config.json"), ("GET", "/metrics"),
+        ("GET", "/openapi.json"), ("GET", "/v1/jobs"), ("DELETE", "/v1/collections/shapes/items"),
         ("POST", "/v1/collections/shapes/items"), ("POST", "/v1/collections/shapes/optimize"),
     ],
 )  # fmt: skip
@@ -205,6 +206,15 @@ def test_answers_say_what_browsers_may_do_with_them(client, item):
     assert "frame-ancestors 'none'" in page
     assert "script-src 'self'" in page
     assert "connect-src 'self'" in page
+
+
+def test_crawlers_are_kept_out_unless_the_operator_lets_them_in(client, serve, item):
+    assert client.get("/robots.txt").text == "User-agent: *\nDisallow: /\n"
+    for path in ("/", "/v1/collections", "/nothing", item["thumbnail"], item["picture"]):
+        assert {"noindex", "noimageindex", "noai"} <= set(client.get(path).headers["x-robots-tag"].split(", "))
+    told = serve(indexable=True)
+    assert told.get("/robots.txt").text == "User-agent: *\nDisallow: /v1/\n"
+    assert "x-robots-tag" not in told.get("/").headers
 
 
 def test_a_person_is_believed_only_from_a_trusted_proxy(serve):

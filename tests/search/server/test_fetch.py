@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import socket
+import socketserver
 import threading
 import time
 
@@ -86,6 +87,12 @@ class Site(http.server.BaseHTTPRequestHandler):
     """Answers as the first word of the path says."""
 
     def do_GET(self):
+        if self.path == "/robots.txt":
+            self.send_response(self.server.robots[0])
+            self.send_header("Location", self.server.robots[1])
+            self.end_headers()
+            self.wfile.write(self.server.robots[1].encode())
+            return
         self.server.asked.append((self.path, dict(self.headers)))
         kind = self.path.split("/")[1]
         if kind == "redirect":
@@ -113,7 +120,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 def site(monkeypatch):
     """A site on this machine that every public name leads to; what was asked of it and where was connected to."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    server.asked, server.connected = [], []
+    server.asked, server.connected, server.robots = [], [], (404, "")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     connect = socket.create_connection
 
@@ -145,7 +152,7 @@ def test_a_picture_of_a_public_host_is_fetched_by_its_checked_address(site):
         == b"a" * 100
     )
     assert looked_up == ["pictures.example"]  # once: a second look could give another address
-    assert site.connected == [(PUBLIC, 80)]
+    assert set(site.connected) == {(PUBLIC, 80)}
     ((path, headers),) = site.asked
     assert path == "/a/b%20c.png?x=%C3%A4"
     assert headers["Host"] == "pictures.example"
@@ -194,6 +201,81 @@ def test_a_site_that_does_not_want_it_is_left_alone(site):
     assert fetch_picture("http://a.example/a?rule=otherbot:+noindex", "public", 1000, public)
     assert not opts_out("")
     assert opts_out("otherbot: all, noai")
+
+
+@pytest.mark.parametrize(
+    ("robots", "path", "allowed"),
+    [
+        ((200, "User-agent: *\nDisallow: /"), "/a", False),
+        ((200, "User-agent: babelclip\nDisallow: /private/"), "/private/a", False),
+        ((200, "User-agent: babelclip\nDisallow: /private/"), "/a", True),
+        ((200, "User-agent: babelclip\nAllow: /\n\nUser-agent: *\nDisallow: /"), "/a", True),
+        ((200, "User-agent: otherbot\nDisallow: /"), "/a", True),
+        ((200, "\x00 no rules \xff"), "/a", True),
+        ((404, ""), "/a", True), ((403, ""), "/a", True),
+        ((500, ""), "/a", False), ((503, ""), "/a", False),
+        ((302, "http://127.0.0.1/robots.txt"), "/a", False), ((301, "file:///etc/passwd"), "/a", False),
+    ],
+)  # fmt: skip
+def test_what_robots_txt_keeps_back_is_left_alone(site, robots, path, allowed):
+    site.robots = robots
+
+    def resolve(host, port):
+        return [PUBLIC] if host == "a.example" else fetch._resolve(host, port)
+
+    if allowed:
+        assert fetch_picture(f"http://a.example{path}", "public", 1000, resolve) == b"a" * 100
+    else:
+        with pytest.raises(Problem) as refused:
+            fetch_picture(f"http://a.example{path}", "public", 1000, resolve)
+        assert refused.value.status == 403
+        assert site.asked == []
+        assert all(address == (PUBLIC, 80) for address in site.connected)
+        if robots[0] == 200:
+            # The operator may have the site's word.
+            assert fetch_picture(f"http://a.example{path}?rule=noai", "public", 1000, resolve, opt_outs=False)
+
+
+def test_robots_txt_holds_for_where_a_redirect_leads_and_is_read_in_bounds(site, monkeypatch):
+    site.robots = (200, "User-agent: *\nDisallow: /kept")
+    with pytest.raises(Problem, match="does not want"):
+        fetch_picture("http://a.example/redirect/http://b.example/kept", "public", 1000, public)
+    assert [path for path, _headers in site.asked] == ["/redirect/http://b.example/kept"]
+    monkeypatch.setattr(fetch, "_ROBOTS", 20)
+    with pytest.raises(Problem) as large:
+        fetch_picture("http://a.example/a", "public", 1000, public)
+    assert large.value.status == 413
+
+
+def test_a_proxy_is_told_the_checked_address_and_no_name(site, monkeypatch):
+    asked, says = [], [b"HTTP/1.1 200 Connection established\r\n\r\n"]
+
+    class Proxy(socketserver.BaseRequestHandler):
+        def handle(self):
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += self.request.recv(1000)
+            asked.append(head.split(b"\r\n")[0])
+            self.request.sendall(says[-1])
+            if b"200" in says[-1]:
+                self.request.recv(1000)
+                self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(site, "server_address", server.server_address)
+        how = {"proxy": "egress.example:3128", "opt_outs": False}
+        assert fetch_picture("http://a.example/a", "public", 1000, public, **how) == b"abc"
+        assert asked == [f"CONNECT {PUBLIC}:80 HTTP/1.1".encode()]
+        assert site.connected == [("egress.example", 3128)]
+        # A private address does not reach the proxy: it may well be one that it can reach.
+        with pytest.raises(Problem, match="public internet"):
+            fetch_picture("http://a.example/a", "public", 1000, lambda *_: ["10.0.0.1"], **how)
+        for refusal in (b"HTTP/1.1 403 no\r\n\r\n", b"nonsense\r\n\r\n"):
+            says.append(refusal)
+            with pytest.raises(Problem, match="cannot be read"):
+                fetch_picture("http://a.example/a", "public", 1000, public, **how)
+        server.shutdown()
 
 
 def test_only_listed_hosts_are_asked_where_there_is_a_list(site):

@@ -136,6 +136,11 @@ def test_paths_are_told_where_the_operator_says_so(serve):
     assert not row["image_path"].startswith("/")
 
 
+def test_its_page_learns_whom_to_ask(client):
+    told = client.get("/config.json").json()
+    assert told == {"defaultBackend": "http://127.0.0.1", "defaultIndex": "shapes", "urlColumn": "url"}
+
+
 def test_a_table_tells_where_time_goes(client):
     post(client, "/knn-service", PAGE)
     lines = client.get("/metrics-summary").text.splitlines()
