@@ -72,9 +72,16 @@ def _ranked(text: str) -> dict[str, float]:
     model = _identifier()
     shares: dict[str, float] = {}
     for label, probability in model.rank(text.lower()) if model is not None else ():
-        try:
-            code = languages.normalize(label)
-        except languages.UnknownLanguageError:
-            continue  # a dialect that babelclip has no name for
-        shares[code] = shares.get(code, 0.0) + probability
+        code = _code(label)
+        if code:
+            shares[code] = shares.get(code, 0.0) + probability
     return shares
+
+
+@functools.cache  # a hundred labels; to find out that one is unknown takes milliseconds
+def _code(label: str) -> str:
+    """Returns the code of a label of py3langid, "" of a dialect that babelclip has no name for."""
+    try:
+        return languages.normalize(label)
+    except languages.UnknownLanguageError:
+        return ""
