@@ -5,28 +5,28 @@ and each shard is written as soon as it is full. A text is encoded once over the
 it: the vectors of the others are read back from the store. Where a run was stopped, the next one passes over what the
 store has, comparing ids and texts in the store's own order, and goes on behind it.
 
-Entry points: `embed_file`, `embed_captions`. Which vector: `embed_targets`; what else is kept: `embed_rows`; pictures:
-`embed_images`.
+Entry points: `embed_file`, `embed_captions`. One shard: `embed_shard`; which vector: `embed_targets`; what else is
+kept: `embed_rows`; pictures: `embed_images`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from babelclip.data import embed_rows
 from babelclip.data.captions import Captions
-from babelclip.data.embed_rows import KnownTexts, Row, Sieve, refuse_twice
-from babelclip.data.embed_targets import check_float16, target_dim, text_vectors
+from babelclip.data.embed_rows import KnownTexts, Row, Sieve, refuse_twice, row_columns
+from babelclip.data.embed_shard import TextSettings, encode_new, first_rows, is_new, reads_language, with_repeats
+from babelclip.data.embed_targets import check_float16, target_dim
 from babelclip.data.parts import ROWS, positive
 from babelclip.data.readers.parts_folder import is_translation
 from babelclip.data.sources import count_captions, open_captions
@@ -45,8 +45,6 @@ LEFT_TO_SOURCE = "left to its source's vector"
 # Texts between two writes: what an interruption can lose, a minute or two on a processor. 100 million rows are then
 # 6,104 shards.
 _SHARD = 16384
-# Texts given to the model at once: enough to sort by length, few enough for the progress bar to move.
-_AT_ONCE = 8192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +173,7 @@ def embed_captions(
     """
     tower, began = _text_tower(clip), time.perf_counter()
     lanes = None if devices is None else replicas(tower, devices)
+    settings = TextSettings(target, normalize, token_budget)
     if isinstance(captions, Captions):
         total = len(captions) + sum(captions.skipped.values())
         parts: Iterator[Captions] = _cut(captions)
@@ -191,14 +190,8 @@ def embed_captions(
         kind="text",
         target=target,
     ) as store:
-
-        def encode(texts: list[str], langs: list[str]) -> np.ndarray:
-            lang = langs if reads_language(tower) else None
-            return text_vectors(
-                tower, texts, target=target, normalize=normalize, lang=lang, token_budget=token_budget, devices=lanes
-            )
-
         sieve, there = Sieve(store, source, reads_language(tower)), len(store)
+        encode = functools.partial(encode_new, tower, settings=settings, devices=lanes)
         writer = _Writer(store, encode, source, positive(shard_rows or _SHARD))
         with progress_bar("Text vectors", total, shown=progress, unit="texts") as advance:
             for part in _read_ahead(parts):
@@ -234,17 +227,10 @@ def source_name(source: Path | str) -> str:
     return f"{path.parent.name}/{path.name}" if path.name == "sources" else path.name or str(source)
 
 
-def reads_language(tower: TextEncoder) -> bool:
-    """Returns whether the vector of a text depends on the language it is said to be in (NLLB)."""
-    return tower.tokenizer.language is not None
-
-
 class _Writer:
     """Collects captions, and appends a shard of them as soon as it is full."""
 
-    def __init__(
-        self, store: EmbeddingStore, encode: Callable[[list[str], list[str]], np.ndarray], source: str, shard_rows: int
-    ) -> None:
+    def __init__(self, store: EmbeddingStore, encode: Callable[..., np.ndarray], source: str, shard_rows: int) -> None:
         self._store, self._encode, self._source, self._shard_rows = store, encode, source, shard_rows
         self._known = KnownTexts(store)
         self._waiting: list[Row] = []
@@ -265,28 +251,18 @@ class _Writer:
     def _append(self, rows: list[Row], advance: Advance) -> None:
         ids, langs, hashes = [row.id for row in rows], [row.lang for row in rows], [row.hash for row in rows]
         refuse_twice([name for name, count in Counter(ids).items() if count > 1])  # of two parts that share a shard
-        first = {hash_: place for place, hash_ in reversed(list(enumerate(hashes)))}
-        distinct = sorted(first.values())
-        found = self._known.find([hashes[place] for place in distinct])
-        vectors = np.empty((len(rows), self._store.dim), np.float32)
-        old = np.array(distinct)[found >= 0]
-        if len(old):
-            vectors[old] = self._store.gather(found[found >= 0])
-        new = np.array(distinct)[found < 0].tolist()
+        start = len(self._store)
+        first = first_rows(hashes, self._known, start)
+        fresh = is_new(first, start)
+        new = np.flatnonzero(fresh).tolist()
         advance(len(rows) - len(new), 0)
-        for start in range(0, len(new), _AT_ONCE):
-            part = new[start : start + _AT_ONCE]
-            vectors[part] = self._encode([rows[place].text for place in part], [langs[place] for place in part])
-            advance(len(part))
-        vectors = vectors[[first[hash_] for hash_ in hashes]]
+        texts = [rows[place].text for place in new]
+        made = self._encode(texts, [langs[place] for place in new], advance=advance)
+        vectors = with_repeats(made, first, start, self._store.gather)
         if self._store.dtype == "float16":
             self.lossy += check_float16(vectors, ids)
-        is_new = set(new)
-        repeats = [place not in is_new for place in range(len(rows))]
-        columns: dict[str, list[Any]] = {"lang": langs, embed_rows.SOURCE: [self._source or None] * len(rows)}
-        columns |= {embed_rows.TEXT_HASH: hashes, embed_rows.REPEAT: repeats}
-        self._store.append(ids, vectors, columns)
-        self._known.add(hashes, repeats)
+        self._store.append(ids, vectors, row_columns(langs, hashes, (~fresh).tolist(), self._source))
+        self._known.add(hashes, (~fresh).tolist())
         self.encoded += len(new)
         self.langs.update(langs)
 

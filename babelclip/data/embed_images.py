@@ -5,45 +5,43 @@ vector. Pictures are taken in blocks of the order in which they come, and a bloc
 stopped goes on at the first block that is not whole, with the same pictures in it, and ends with the same bytes.
 
 A picture that cannot be read is left out, counted and named; it is tried again by the next run, in a block of which
-nothing else is left to do.
-
-| column of the store | meaning |
-|---|---|
-| `source` | name of the folder or file that the row came from |
-| `bytes` | size of the picture's file, by which a file that was changed since is found out |
+nothing else is left to do. What is done to one block, and what stands beside the vectors: `embed_blocks`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from babelclip.data import embed_rows
-from babelclip.data.embed_targets import body_layers, check_float16, target_dim
+from babelclip.data.embed_blocks import (
+    BYTES,
+    PictureBlocks,
+    PictureSettings,
+    encode_block,
+    picture_columns,
+    picture_size,
+)
+from babelclip.data.embed_targets import check_float16, target_dim
 from babelclip.data.images import picture_suffixes
 from babelclip.data.parts import positive
 from babelclip.data.sources import image_root, open_captions
-from babelclip.errors import BabelclipError, shown
+from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
 from babelclip.models.decoding import EncodeReport, decoder_pool
 from babelclip.models.encoding import Device, replicas
 from babelclip.models.image import ImageEncoder, SkippedPicture
-from babelclip.models.tar_pictures import in_tar, member_size
-from babelclip.models.text import normalize_rows
 from babelclip.progress import Advance, progress_bar
 from babelclip.store import EmbeddingStore
 
-BYTES = "bytes"
 # Pictures between two writes: what an interruption can lose, a minute or two on a processor.
 _BLOCK = 4096
-# For the name of a file, so that it can be an id.
-_NOT_UTF8 = "its name is not UTF-8, so it cannot be an id: rename it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,33 +136,26 @@ def embed_pictures(
         progress_bar("Picture vectors", total, shown=progress, unit="pictures") as advance,
     ):
         embed_rows.check_columns(store, BYTES)
-
-        def encode(paths: list[Path]) -> tuple[np.ndarray, list[SkippedPicture]]:
-            features, skipped = tower.encode_readable(
-                paths,
-                False,
-                batch_size=batch_size,
-                before_head=target == "pooled",
-                workers=workers,
-                devices=lanes,
-                report=blocks.took,
-                strict=strict,
-                pool=pool,
-            )
-            features = body_layers(tower, features) if target == "pooled" else features
-            return (normalize_rows(features) if normalize else features), skipped
-
         there, base = len(store), Path(root) if root is not None else image_root(source)
-        blocks = _Blocks(store, encode, base, Path(source).name or str(source), on_skip, advance)
-        blocks.size = positive(shard_rows or _BLOCK)
+        encode = functools.partial(
+            encode_block,
+            tower,
+            settings=PictureSettings(target, normalize, batch_size),
+            devices=lanes,
+            pool=pool,
+            strict=strict,
+        )
+        writer = _Writer(store, encode, base, Path(source).name or str(source), on_skip, advance)
+        blocks = PictureBlocks(store, base, positive(shard_rows or _BLOCK), writer.append, writer.skip, advance)
+        writer.left_out = blocks.left_out
         for names in parts:
             blocks.take(names)
         blocks.finish()
         added = len(store) - there
     if not len(store):
-        raise _nothing(source, base, len(blocks.unreadable), blocks.first_reason)
+        raise _nothing(source, base, len(blocks.left_out), writer.first_reason)
     if report is not None:
-        report(PicturesReport(there, added, len(blocks.unreadable), counts["without"], blocks.lossy, blocks.encode))
+        report(PicturesReport(there, added, len(blocks.left_out), counts["without"], writer.lossy, writer.took))
     return EmbeddingStore.open(path)
 
 
@@ -202,13 +193,13 @@ def iter_picture_names(folder: Path | str) -> Iterator[str]:
                 yield (below / name).as_posix()
 
 
-class _Blocks:
-    """Collects names of pictures, and encodes and appends a block of them as soon as it is full."""
+class _Writer:
+    """Encodes blocks of pictures and appends them to the store."""
 
     def __init__(
         self,
         store: EmbeddingStore,
-        encode: Callable[[list[Path]], tuple[np.ndarray, list[SkippedPicture]]],
+        encode: Callable[..., tuple[np.ndarray, list[SkippedPicture]]],
         root: Path,
         source: str,
         on_skip: Callable[[SkippedPicture], None] | None,
@@ -216,86 +207,35 @@ class _Blocks:
     ) -> None:
         self._store, self._encode, self._root, self._source = store, encode, root, source
         self._on_skip, self._advance = on_skip, advance
-        self._waiting: dict[str, int] = {}  # name: row in the store, -1 where it lacks
-        # Rows of the store that earlier blocks of this run stand for. A picture at a later row belongs to the block at
-        # hand, done by the run before: blocks are then the same however often a run was stopped.
-        self._passed = 0
-        self.unreadable: set[str] = set()
+        self.left_out: set[str] = set()
         self.first_reason = ""
         self.lossy = 0
-        self.size = _BLOCK
-        self.encode = EncodeReport(0, 0, 0.0, 0.0, 0.0)
+        self.took = EncodeReport(0, 0, 0.0, 0.0, 0.0)
 
-    def took(self, report: EncodeReport) -> None:
-        """Adds what one call of the model took."""
-        self.encode += report
-
-    def take(self, names: Iterable[str]) -> None:
-        """Takes names, some of which may have come before."""
-        fresh = [n for n in dict.fromkeys(names) if n not in self._waiting and n not in self.unreadable]
-        usable = []
-        for name in fresh:
-            if _is_utf8(name):
-                usable.append(name)
-            else:
-                self._skip(SkippedPicture(0, name, f"{shown(self._root / ascii(name))}: {_NOT_UTF8}"), name)
-        rows = self._store.find(usable)
-        self._check_unchanged(usable, rows)
-        earlier = (rows >= 0) & (rows < self._passed)
-        self._waiting.update(
-            (name, row) for name, row, before in zip(usable, rows.tolist(), earlier.tolist(), strict=True) if not before
-        )
-        while len(self._waiting) >= self.size:
-            self._block(list(islice(self._waiting, self.size)))
-
-    def finish(self) -> None:
-        """Encodes the last block, which need not be full."""
-        if self._waiting:
-            self._block(list(self._waiting))
-
-    def _block(self, names: list[str]) -> None:
-        lacking = [name for name in names if self._waiting[name] < 0]
-        self._passed += len(names) - len(lacking)
-        self._advance(len(names) - len(lacking), 0)
-        if lacking:
-            sizes = [_size(self._root / name) for name in lacking]
-            features, skipped = self._encode([self._root / name for name in lacking])
-            bad = {item.position: item for item in skipped}
-            for position, item in bad.items():
-                self._skip(item, lacking[position])
-            kept = [position for position in range(len(lacking)) if position not in bad]
-            if kept:
-                ids = [lacking[position] for position in kept]
-                if self._store.dtype == "float16":
-                    self.lossy += check_float16(features, ids)
-                columns: dict[str, list[Any]] = {embed_rows.SOURCE: [self._source] * len(ids)}
-                columns[BYTES] = [sizes[position] for position in kept]
-                self._store.append(ids, features, columns)
-                self._passed += len(ids)
-            self._advance(len(lacking))
-        for name in names:
-            del self._waiting[name]
-
-    def _skip(self, item: SkippedPicture, name: str) -> None:
-        self.unreadable.add(name)
+    def skip(self, item: SkippedPicture, name: str) -> None:
+        self.left_out.add(name)
         self.first_reason = self.first_reason or item.reason
         if self._on_skip is not None:
             self._on_skip(item)
 
-    def _check_unchanged(self, names: list[str], rows: np.ndarray) -> None:
-        known = np.flatnonzero(rows >= 0)
-        if not len(known):
-            return
-        stored = embed_rows.values_of(self._store, rows[known], BYTES)
-        sizes = [_size(self._root / names[place]) for place in known.tolist()]
-        other = [n for n, (then, now) in enumerate(zip(stored, sizes, strict=True)) if now is not None and then != now]
-        if other:
-            name = names[int(known[other[0]])]
-            raise BabelclipError(
-                f"{len(other)} pictures are not those that {self._store.path} has vectors of: first {name!r}, whose "
-                f"file has {sizes[other[0]]:,} bytes, and had {stored[other[0]]:,}. The id of a picture is its name: "
-                "embed changed pictures, or those of another folder with the same names, into a new folder."
-            )
+    def append(self, names: list[str]) -> int:
+        """Returns how many of the pictures could be read."""
+        sizes = [picture_size(self._root / name) for name in names]
+        features, skipped = self._encode([self._root / name for name in names], report=self._add)
+        for item in skipped:
+            self.skip(item, names[item.position])
+        bad = {item.position for item in skipped}
+        kept = [position for position in range(len(names)) if position not in bad]
+        if kept:
+            ids = [names[position] for position in kept]
+            if self._store.dtype == "float16":
+                self.lossy += check_float16(features, ids)
+            self._store.append(ids, features, picture_columns([sizes[position] for position in kept], self._source))
+        self._advance(len(names))
+        return len(kept)
+
+    def _add(self, report: EncodeReport) -> None:
+        self.took += report
 
 
 def _named_pictures(
@@ -333,15 +273,3 @@ def _image_tower(clip: Clip) -> ImageEncoder:
         clip.encode_image([])  # raises the error that says which tower is missing
     assert clip.image is not None
     return clip.image
-
-
-def _size(path: Path) -> int | None:
-    try:
-        inside = in_tar(path)
-        return path.stat().st_size if inside is None else member_size(*inside)
-    except OSError:
-        return None  # what encodes it says why
-
-
-def _is_utf8(name: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in name)

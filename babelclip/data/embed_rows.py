@@ -13,8 +13,7 @@ that an id still names the text that its vector was made from.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,14 +45,30 @@ def text_hash(text: str, lang: str = "") -> str:
     return blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
+def row_columns(langs: list[str], hashes: list[str], repeats: list[bool], source: str) -> dict[str, list[Any]]:
+    """Returns the columns of the N rows of a shard beside `id`, as the table above says."""
+    columns: dict[str, list[Any]] = {"lang": langs, SOURCE: [source or None] * len(langs)}
+    return {**columns, TEXT_HASH: hashes, REPEAT: repeats}
+
+
 class KnownTexts:
     """Finds the first row of a store that has a text; grows by one shard at a time."""
 
-    def __init__(self, store: EmbeddingStore) -> None:
-        """Reads the hashes of the texts of a store that `embed_captions` wrote, open for appending."""
-        first = functools.partial(_first_hashes, store.path)
-        self._file = IdFile(store.path, first)
-        self._file.add(map(first, range(shard_count(store))))
+    def __init__(self, store: EmbeddingStore, later: Callable[[int], pa.ChunkedArray] | None = None) -> None:
+        """Reads the hashes of the texts of a store that `embed_captions` wrote, open for appending.
+
+        Args:
+            store: whose shards come first.
+            later: reads what `add` was given for shards that are not in the store yet, counted from 0.
+        """
+        there = shard_count(store)
+        path = store.path
+
+        def first(number: int) -> pa.ChunkedArray:
+            return later(number - there) if later is not None and number >= there else _first_hashes(path, number)
+
+        self._file = IdFile(path, first)
+        self._file.add(map(first, range(there)))
 
     def find(self, hashes: Sequence[str]) -> npt.NDArray[np.int64]:
         """Returns the rows (B,) int64 of `hashes` (B,), -1 where no row has the text."""
@@ -61,7 +76,7 @@ class KnownTexts:
 
     def add(self, hashes: Sequence[str], repeats: Sequence[bool]) -> None:
         """Takes the columns of the shard that was appended."""
-        self._file.add([_only_first(pa.chunked_array([pa.array(hashes)]), pa.chunked_array([pa.array(repeats)]))])
+        self._file.add([only_first(pa.chunked_array([pa.array(hashes)]), pa.chunked_array([pa.array(repeats)]))])
 
 
 class Row(NamedTuple):
@@ -171,10 +186,11 @@ def shard_count(store: EmbeddingStore) -> int:
 
 def _first_hashes(path: Path, number: int) -> pa.ChunkedArray:
     table = _read(path, number, [TEXT_HASH, REPEAT])
-    return _only_first(table[TEXT_HASH], table[REPEAT])
+    return only_first(table[TEXT_HASH], table[REPEAT])
 
 
-def _only_first(hashes: pa.ChunkedArray, repeats: pa.ChunkedArray) -> pa.ChunkedArray:
+def only_first(hashes: pa.ChunkedArray, repeats: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Returns the hashes (N,) of a shard, null where an earlier row has the text."""
     # A caption that a million rows share would otherwise be a million rows to look at, for each question.
     return pc.if_else(repeats, pa.scalar(None, pa.string()), hashes)
 

@@ -23,7 +23,7 @@ from tests.conftest import make_clip
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     monkeypatch.setattr(module, "_SHARD", 16)
-    monkeypatch.setattr(module, "_AT_ONCE", 6)
+    monkeypatch.setattr("babelclip.data.embed_shard._AT_ONCE", 6)
 
 
 def make_captions(count=90, first=0):

@@ -19,7 +19,7 @@ from tests.data.test_embed import Counting, make_captions
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     monkeypatch.setattr(module, "_SHARD", 16)
-    monkeypatch.setattr(module, "_AT_ONCE", 6)
+    monkeypatch.setattr("babelclip.data.embed_shard._AT_ONCE", 6)
 
 
 def test_each_distinct_text_is_encoded_once_over_shards_runs_and_files(tmp_path, monkeypatch):
