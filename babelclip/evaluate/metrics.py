@@ -17,7 +17,9 @@ Legend: Q queries, C corpus items, D embed_dim, K number of k's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from babelclip.errors import BabelclipError
-from babelclip.evaluate.places import count_places, pair_scores, turned, window
+from babelclip.evaluate.places import Columns, count_places, pair_scores, window
 from babelclip.evaluate.ranking import average_precision, ndcg, reciprocal_rank
 from babelclip.evaluate.relevance import Relevance, listed
 
@@ -153,7 +155,7 @@ def score_both(
     ks: Sequence[int] = (1, 5, 10),
     *,
     exclude_unanswerable: bool = False,
-    scores_at_once: int = 2 * _SCORES_AT_ONCE,
+    scores_at_once: int = _SCORES_AT_ONCE,
 ) -> tuple[QueryScores, QueryScores]:
     """Returns what texts reached among pictures, and pictures among texts: every score is computed once for both.
 
@@ -166,7 +168,7 @@ def score_both(
         i2t: which texts answer which picture.
         ks: see `score_queries`.
         exclude_unanswerable: leave out and count pictures without a text; every text needs its picture.
-        scores_at_once: upper bound of scores in memory; they lie there twice.
+        scores_at_once: upper bound of scores in memory.
 
     Raises:
         BabelclipError: as `score_queries`.
@@ -181,16 +183,17 @@ def score_both(
     # A picture meets its own texts only in some of the blocks, so these scores are needed before.
     pictures = back.scored[back.rows]
     own_back[:] = pair_scores(images, texts, pictures, back.items, max(1, scores_at_once // images.shape[1]))
-    low, high = window(own_back, TIE_TOLERANCE)
-    for start in range(0, len(texts), step):
-        scores = texts[start : start + step] @ images.T
-        part = slice(*np.searchsorted(asked.rows, [start, start + step]))
-        rows = asked.rows[part] - start
-        own[part] = scores[rows, asked.items[part]]
-        better[part], at_least[part] = count_places(scores, rows, *window(own[part], TIE_TOLERANCE), step)
-        above, not_below = count_places(turned(scores), pictures, low, high, step)
-        better_back += above
-        at_least_back += not_below
+    columns = Columns.of_pairs(pictures, *window(own_back, TIE_TOLERANCE), len(images))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(texts), step):
+            scores = texts[start : start + step] @ images.T
+            part = slice(*np.searchsorted(asked.rows, [start, start + step]))
+            rows = asked.rows[part] - start
+            own[part] = scores[rows, asked.items[part]]
+            better[part], at_least[part] = count_places(scores, rows, *window(own[part], TIE_TOLERANCE), step)
+            above, not_below = columns.count(scores, pool)
+            better_back += above
+            at_least_back += not_below
     # An item is equal to itself, also where two ways to round its score differ by more than the tolerance.
     at_least_back = np.maximum(at_least_back, better_back + 1)
     forth = _reached(asked, own, better, at_least, len(images), TIE_TOLERANCE)

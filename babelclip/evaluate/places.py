@@ -6,6 +6,8 @@ is kept. Legend: Q queries, C corpus items, P pairs.
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,8 @@ IntArray = npt.NDArray[np.int64]
 
 # From so many items on, a row of scores is compared by itself.
 _WIDE = 256
-# Rows that are turned at once: numpy's own copy of a transposed matrix of gigabytes misses the cache at every number.
-_TURNED_AT_ONCE = 256
+# A tile of scores and its mask lie in a megabyte or two of cache. Its rows are counted in a byte.
+_TILE_ROWS, _TILE_COLUMNS = 250, 1250
 
 
 def window(own: Scores, tolerance: float) -> tuple[Scores, Scores]:
@@ -54,12 +56,50 @@ def count_places(scores: Scores, rows: IntArray, low: Scores, high: Scores, at_o
     return better, at_least
 
 
-def turned(scores: Scores) -> Scores:
-    """Returns the scores (C, Q) of (Q, C), row by row in memory."""
-    columns = np.empty(scores.shape[::-1], dtype=scores.dtype)
-    for start in range(0, len(scores), _TURNED_AT_ONCE):
-        columns[:, start : start + _TURNED_AT_ONCE] = scores[start : start + _TURNED_AT_ONCE].T
-    return columns
+@dataclass(frozen=True)
+class Columns:
+    """What is looked for in the columns of a matrix of scores: `low` and `high` of each pair, a pair a slot.
+
+    Attributes:
+        low: (S, C) float32, S slots of each of C columns; infinite where a column has fewer pairs.
+        high: (S, C) float32, likewise.
+        slots: (P,) slot of each pair.
+        columns: (P,) column of each pair.
+    """
+
+    low: Scores
+    high: Scores
+    slots: IntArray
+    columns: IntArray
+
+    @classmethod
+    def of_pairs(cls, columns: IntArray, low: Scores, high: Scores, n_columns: int) -> Columns:
+        """Returns pairs (P,) in slots; `columns` (P,) ascends."""
+        slots = np.arange(len(columns)) - np.searchsorted(columns, columns)
+        shape = (int(slots.max(initial=-1)) + 1, n_columns)
+        placed = np.full((2, *shape), np.inf, dtype=np.float32)
+        placed[:, slots, columns] = low, high
+        return cls(placed[0], placed[1], slots, columns)
+
+    def count(self, scores: Scores, pool: Executor) -> tuple[IntArray, IntArray]:
+        """Returns what `count_places` does for the columns of `scores` (N, C), in the threads of `pool`."""
+        counts = np.zeros((2, *self.low.shape), dtype=np.int64)
+        starts = range(0, scores.shape[1], _TILE_COLUMNS)
+        list(pool.map(lambda start: self._count(scores, counts, slice(start, start + _TILE_COLUMNS)), starts))
+        return counts[0, self.slots, self.columns], counts[1, self.slots, self.columns]
+
+    def _count(self, scores: Scores, counts: IntArray, part: slice) -> None:
+        """Adds to `counts` (2, S, C) what some columns hold, tile by tile within the cache."""
+        mask = np.empty((_TILE_ROWS, _TILE_COLUMNS), dtype=np.bool_)
+        for top in range(0, len(scores), _TILE_ROWS):
+            tile = scores[top : top + _TILE_ROWS, part]
+            found = mask[: tile.shape[0], : tile.shape[1]]
+            for slot in range(len(self.low)):
+                # A tile has fewer rows than a byte can count, and bytes are added many at a time.
+                np.greater(tile, self.high[slot, part], out=found)
+                counts[0, slot, part] += np.add.reduce(found.view(np.uint8), axis=0, dtype=np.uint8)
+                np.greater_equal(tile, self.low[slot, part], out=found)
+                counts[1, slot, part] += np.add.reduce(found.view(np.uint8), axis=0, dtype=np.uint8)
 
 
 def pair_scores(
