@@ -24,6 +24,7 @@ from babelclip.cluster.ledger import Fragment as Fragment
 from babelclip.cluster.ledger import Ledger as Ledger
 from babelclip.cluster.ledger import Shard as Shard
 from babelclip.errors import BabelclipError, did_you_mean
+from babelclip.files import LockedError
 from babelclip.progress import progress_bar
 
 R = TypeVar("R", covariant=True)
@@ -135,11 +136,21 @@ def run_job(job: Job[T], *, launcher: str = "local", means: Means | None = None)
     if launcher == "rank":
         report: T | None = module.run(job, means)
         return report
-    return drive(job, module.launch, means)
+    try:
+        return drive(job, module.launch, means)
+    except LockedError as error:
+        raise BabelclipError(
+            f"{job.folder} is in the hands of process {error.holder}. A job is driven by one process at a time: wait "
+            "for it or stop it, or let several machines share the work: --launcher rank."
+        ) from error
 
 
 def drive(job: Job[T], launch: Launch, means: Means) -> T:
-    """Runs a job from the one process that plans and commits; see `run_job`."""
+    """Runs a job from the one process that commits; see `run_job`.
+
+    Raises:
+        LockedError: another process has the lock of the job.
+    """
     shards = job.shards()
     release = job.lock()
     try:

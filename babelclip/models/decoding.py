@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from babelclip.errors import BabelclipError
+from babelclip.models.children import end_with_parent
 from babelclip.models.preprocess import Picture, PictureError, Preprocess, open_picture
 
 # Batches that wait decoded, beside the one in each model's hands: one would leave the decoders idle at every hand-over.
@@ -183,15 +184,7 @@ def _decode(preprocess: Preprocess, picture: Picture) -> np.ndarray:
 def _start_worker() -> None:
     # Ctrl-C reaches every process of a terminal; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # A parent that was killed cannot tell its workers to end.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()  # one that was killed cannot tell its workers to end
 
 
 def _cores() -> int:

@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from babelclip.errors import BabelclipError, MissingExtraError
+from babelclip.models.children import end_with_parent, interrupt_ignored
 from babelclip.translate.folder import Shard
 from babelclip.translate.jobs import Job, Jobs, Work
 
@@ -103,8 +101,7 @@ class _Crew:
         self._processes: list[Any] = []
         threads = max(1, (os.cpu_count() or 1) // len(devices))
         context = multiprocessing.get_context("spawn")
-        # Ctrl-C reaches the whole group, and is the parent's to answer; an ignored signal stays so in a new process.
-        with _interrupt_ignored():
+        with interrupt_ignored():
             for device in devices:
                 mine, theirs = context.Pipe()
                 process = context.Process(target=_serve, args=(work, device, threads, theirs), daemon=True)
@@ -175,21 +172,9 @@ class _Crew:
         )
 
 
-@contextmanager
-def _interrupt_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _serve(work: Work, device: str, threads: int, pipe: Connection) -> None:
     """What a worker process runs: jobs, until it is ended or has lost its parent."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     doer = Jobs(work, device, threads)
     while True:
         try:
@@ -214,10 +199,3 @@ def _serve(work: Work, device: str, threads: int, pipe: Connection) -> None:
 
 def _sender(pipe: Connection, lang: str) -> Callable[[int], object]:
     return lambda n: pipe.send(("advance", (lang, n)))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
