@@ -20,7 +20,7 @@ What reads takes a path from `shadow` or `local`, what writes from `output`; a p
 from __future__ import annotations
 
 from babelclip.storage.address import address, is_url, joined, name_of, url_of, with_addresses
-from babelclip.storage.lock import Lock, lock
+from babelclip.storage.locks import Lock, lock
 from babelclip.storage.objects import (
     Entry,
     delete,
@@ -32,8 +32,8 @@ from babelclip.storage.objects import (
     upload,
     write_bytes,
 )
-from babelclip.storage.publish import output, publish, pull
-from babelclip.storage.shadow import content, local, present, shadow
+from babelclip.storage.publishing import output, publish, pull
+from babelclip.storage.shadows import content, local, present, shadow
 
 __all__ = [
     "Entry",

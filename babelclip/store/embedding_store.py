@@ -18,7 +18,6 @@ Entry points: `EmbeddingStore.create`, `.open`, `.open_or_create`; `append`, `ga
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +32,8 @@ import pyarrow.parquet as pq
 
 from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.files import atomic_path, sync
-from babelclip.store import layout
+from babelclip.storage import address, is_url, shadow
+from babelclip.store import layout, remote
 from babelclip.store.checks import checked_ids, checked_vectors, row_table
 from babelclip.store.id_file import IdFile
 from babelclip.store.id_index import IdIndex
@@ -54,7 +54,7 @@ class EmbeddingStore:
     the workers of a data loader, where it opens read-only.
 
     Attributes:
-        path: the folder.
+        path: the folder; of a store in object storage the one in the cache, which gets its contents as they are read.
         space, model, dim, dtype, normalized, kind, target: see `babelclip.store.layout.StoreFacts`.
 
     Example:
@@ -75,6 +75,7 @@ class EmbeddingStore:
         self._shards = list(shards)
         self._starts = np.cumsum([0, *(shard.count for shard in shards)], dtype=np.int64)
         self._release: Callable[[], object] | None = None
+        self._remote: remote.RemoteStore | None = None
         self._maps: dict[int, npt.NDArray[np.floating[Any]]] = {}
         self._rows: pa.Table | None = None
         self._lazy_index: IdIndex | IdFile | None = None
@@ -98,8 +99,19 @@ class EmbeddingStore:
         Raises:
             BabelclipError: a fact is not allowed, the folder holds something, or another writer has it open.
         """
-        path = Path(path)
         facts = StoreFacts(space, model, dim, dtype, normalized, kind, target)
+        path, there = remote.begin(path)
+        try:
+            return cls._created(path, facts, there, overwrite=overwrite)
+        except BaseException:
+            if there is not None:
+                there.release()
+            raise
+
+    @classmethod
+    def _created(
+        cls, path: Path, facts: StoreFacts, there: remote.RemoteStore | None, *, overwrite: bool
+    ) -> EmbeddingStore:
         if (path / layout.MANIFEST).exists():
             if not overwrite:
                 raise BabelclipError(
@@ -115,11 +127,14 @@ class EmbeddingStore:
             (path / name).mkdir(parents=True, exist_ok=True)
         sync(path.absolute().parent)
         store = cls(path, facts)
-        store._hold(layout.lock_folder(path))
+        store._hold(layout.lock_folder(path), there)
         # The empty manifest comes first: a kill before the old shards are removed leaves only unnamed files.
         layout.write_manifest(path, facts, [])
         layout.remove_unnamed_files(path, 0)
         (path / layout.ORIGIN).unlink(missing_ok=True)
+        if there is not None:
+            there.send([path / layout.MANIFEST])
+            there.remove_others()
         return store
 
     @classmethod
@@ -129,13 +144,10 @@ class EmbeddingStore:
         Raises:
             BabelclipError: no store is there, its manifest is damaged, or shards are missing, cut or of another shape.
         """
-        path = Path(path)
-        facts, shards = layout.read_manifest(path)
-        problems = [
-            problem
-            for number, shard in enumerate(shards)
-            for problem in layout.cheap_problems(path, facts, number, shard)
-        ]
+        facts, shards, problems = layout.looked_at(place := shadow(path))
+        if problems and is_url(path):  # a writer may have added shards between the listing and the manifest
+            facts, shards, problems = layout.looked_at(place := shadow(path))
+        path = place
         if problems:
             raise BabelclipError(
                 f"{path} is damaged in {len(problems)} place(s): {'; '.join(problems[:3])}. Every shard must be as "
@@ -163,18 +175,19 @@ class EmbeddingStore:
             SpaceMismatchError: the store that is there belongs to another space.
             BabelclipError: it differs in another fact, is damaged, or another writer has it open.
         """
-        path = Path(path)
         wanted = StoreFacts(space, model, dim, dtype, normalized, kind, target)
-        if not (path / layout.MANIFEST).exists():
-            return cls.create(path, **dataclasses.asdict(wanted))
-        release = layout.lock_folder(path)
+        path, there = remote.begin(path)
+        release = remote.both(lambda: None, there)
         try:
+            if not (path / layout.MANIFEST).exists():
+                return cls._created(path, wanted, there, overwrite=False)
+            release = remote.both(layout.lock_folder(path), there)
             store = cls.open(path)
             store._facts.check_same(wanted, path)
         except BaseException:
             release()
             raise
-        store._hold(release)
+        store._hold(release, there)
         return store
 
     def close(self) -> None:
@@ -191,14 +204,14 @@ class EmbeddingStore:
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Callable[[Path], EmbeddingStore], tuple[Path]]:
-        return EmbeddingStore.open, (self.path,)
+    def __reduce__(self) -> tuple[Callable[[str], EmbeddingStore], tuple[str]]:
+        return EmbeddingStore.open, (address(self.path),)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def __repr__(self) -> str:
-        return f"EmbeddingStore({str(self.path)!r}, {len(self)} x {self.dim} {self.dtype}, space={self.space!r})"
+        return f"EmbeddingStore({address(self.path)!r}, {len(self)} x {self.dim} {self.dtype}, space={self.space!r})"
 
     @property
     def ids(self) -> list[str]:
@@ -270,6 +283,9 @@ class EmbeddingStore:
             pq.write_table(table, temporary, compression="zstd")
         shards = [*self._shards, layout.describe_shard(self.path, number, len(names))]
         layout.write_manifest(self.path, self._facts, shards)
+        if self._remote is not None:
+            new = (layout.vectors_name(self.path, number), layout.rows_name(self.path, number))
+            self._remote.send([*new, self.path / layout.MANIFEST])
         self._shards = shards
         self._starts = np.append(self._starts, self._starts[-1] + len(names))
         self._rows = None
@@ -397,6 +413,7 @@ class EmbeddingStore:
             self._lazy_index.add(map(ids_of_shard, range(len(self._shards))))
         return self._lazy_index
 
-    def _hold(self, release: Callable[[], None]) -> None:
+    def _hold(self, release: Callable[[], None], there: remote.RemoteStore | None) -> None:
         # A store that is dropped without close() must not keep the folder locked.
-        self._release = weakref.finalize(self, release)
+        self._release = weakref.finalize(self, remote.both(release, there))
+        self._remote = there

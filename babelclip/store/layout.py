@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from babelclip.errors import BabelclipError, SpaceMismatchError, did_you_mean
 from babelclip.files import LockedError, lock_file, read_json, sha256, write_json
+from babelclip.storage.shadows import is_waiting, present
 
 FORMAT = "babelclip-embeddings"
 VERSION = 1
@@ -112,13 +113,38 @@ class Shard:
 
 
 def vectors_file(path: Path, number: int) -> Path:
-    """Returns where the vectors of shard `number` lie."""
-    return path / "vectors" / f"{number:05d}.npy"
+    """Returns where the vectors of shard `number` lie, fetched and verified where the store is in object storage."""
+    return fetched(path, number, vectors_name(path, number))
 
 
 def rows_file(path: Path, number: int) -> Path:
-    """Returns where the rows of shard `number` lie."""
+    """Returns where the rows of shard `number` lie, fetched and verified where the store is in object storage."""
+    return fetched(path, number, rows_name(path, number))
+
+
+def vectors_name(path: Path, number: int) -> Path:
+    """Returns the name of the file with the vectors of shard `number`."""
+    return path / "vectors" / f"{number:05d}.npy"
+
+
+def rows_name(path: Path, number: int) -> Path:
+    """Returns the name of the file with the rows of shard `number`."""
     return path / "rows" / f"{number:05d}.parquet"
+
+
+def fetched(path: Path, number: int, file: Path) -> Path:
+    """Returns a file of shard `number`, whose content is there now.
+
+    Raises:
+        BabelclipError: it lies in object storage, and cannot be fetched or has not the SHA-256 of the manifest.
+    """
+
+    def check(arrived: Path) -> str:
+        shard = read_manifest(path)[1][number]
+        expected = shard.vectors_sha256 if file.suffix == ".npy" else shard.rows_sha256
+        return "" if sha256(arrived) == expected else f"has not the SHA-256 that {MANIFEST} says"
+
+    return present(file, check)
 
 
 def ids_of_shard(path: Path, number: int) -> pa.ChunkedArray:
@@ -128,7 +154,7 @@ def ids_of_shard(path: Path, number: int) -> pa.ChunkedArray:
 
 def describe_shard(path: Path, number: int, count: int) -> Shard:
     """Returns the manifest's entry of the two files of shard `number` as they lie on disk."""
-    vectors, rows = vectors_file(path, number), rows_file(path, number)
+    vectors, rows = vectors_name(path, number), rows_name(path, number)
     return Shard(count, vectors.stat().st_size, sha256(vectors), rows.stat().st_size, sha256(rows))
 
 
@@ -178,6 +204,19 @@ def read_manifest(path: Path) -> tuple[StoreFacts, list[Shard]]:
     return facts, shards
 
 
+def looked_at(path: Path) -> tuple[StoreFacts, list[Shard], list[str]]:
+    """Returns facts and shards of the store at `path`, and what a cheap look says is damaged.
+
+    Raises:
+        BabelclipError: as `read_manifest`.
+    """
+    facts, shards = read_manifest(path)
+    problems = [
+        problem for number, shard in enumerate(shards) for problem in cheap_problems(path, facts, number, shard)
+    ]
+    return facts, shards, problems
+
+
 def cheap_problems(path: Path, facts: StoreFacts, number: int, shard: Shard) -> list[str]:
     """Returns what file sizes and the .npy header tell about a shard without reading it; [] when all is well.
 
@@ -189,7 +228,11 @@ def cheap_problems(path: Path, facts: StoreFacts, number: int, shard: Shard) -> 
             problems.append(f"{file} is missing")
         elif file.stat().st_size != size:
             problems.append(f"{file} has {file.stat().st_size} bytes instead of {size}")
-        elif file.suffix == ".npy" and (problem := _header_problem(file, (shard.count, facts.dim), facts.dtype)):
+        elif (
+            file.suffix == ".npy"
+            and not is_waiting(file)
+            and (problem := _header_problem(file, (shard.count, facts.dim), facts.dtype))
+        ):
             problems.append(problem)
     return problems
 
@@ -206,7 +249,7 @@ def _header_problem(file: Path, shape: tuple[int, int], dtype: str) -> str:
 
 def files_of_shard(path: Path, number: int, shard: Shard) -> tuple[tuple[Path, int], tuple[Path, int]]:
     """Returns the two files of shard `number` with the bytes that each must have, vectors first."""
-    return (vectors_file(path, number), shard.vectors_bytes), (rows_file(path, number), shard.rows_bytes)
+    return (vectors_name(path, number), shard.vectors_bytes), (rows_name(path, number), shard.rows_bytes)
 
 
 def map_vectors(path: Path, facts: StoreFacts, number: int, shard: Shard) -> npt.NDArray[np.floating[Any]]:
@@ -263,7 +306,7 @@ def split_rows(
 
 def remove_unnamed_files(path: Path, shard_count: int) -> None:
     """Removes the shards and temporary files that a killed writer left; files of other names are not touched."""
-    named = {name(path, number) for name in (vectors_file, rows_file) for number in range(shard_count)}
+    named = {name(path, number) for name in (vectors_name, rows_name) for number in range(shard_count)}
     for file in [*path.glob("vectors/*"), *path.glob("rows/*"), *path.glob(f".{MANIFEST}.*")]:
         if file not in named and _OWN_FILE.fullmatch(file.name):
             file.unlink()

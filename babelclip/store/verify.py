@@ -12,6 +12,7 @@ import pyarrow as pa
 from babelclip.errors import BabelclipError
 from babelclip.files import sha256
 from babelclip.progress import progress_bar
+from babelclip.storage import shadow
 from babelclip.store import layout
 from babelclip.store.checks import UNIT_LENGTH_TOLERANCE, repeated
 from babelclip.store.layout import Shard, StoreFacts
@@ -29,7 +30,7 @@ def verify_store(path: Path | str, *, progress: bool = False) -> list[str]:
     Raises:
         BabelclipError: there is no store, or its manifest is damaged.
     """
-    path = Path(path)
+    path = shadow(path)
     facts, shards = layout.read_manifest(path)
     return verify_shards(path, facts, shards, progress=progress)
 
@@ -50,11 +51,12 @@ def _shard_problems(
 ) -> list[str]:
     """Returns what is damaged of a shard, and adds the hashes of its ids to `hashes` where these can be read."""
     problems = layout.cheap_problems(path, facts, number, shard)
-    vectors, rows = layout.vectors_file(path, number), layout.rows_file(path, number)
+    vectors, rows = layout.vectors_name(path, number), layout.rows_name(path, number)
     for file, expected in ((vectors, shard.vectors_sha256), (rows, shard.rows_sha256)):
         if any(problem.startswith(f"{file} ") for problem in problems):
             continue
         try:
+            layout.fetched(path, number, file)
             if sha256(file) != expected:
                 problems.append(f"{file} was changed: its SHA-256 is not that of {layout.MANIFEST}")
             elif file == vectors:

@@ -17,7 +17,7 @@ from pathlib import Path
 from babelclip.errors import BabelclipError
 from babelclip.files import read_json, write_json
 from babelclip.storage.address import joined, plain, url_of
-from babelclip.storage.lock import lock
+from babelclip.storage.locks import lock
 from babelclip.storage.objects import (
     Entry,
     delete,
@@ -28,7 +28,7 @@ from babelclip.storage.objects import (
     upload,
     write_bytes,
 )
-from babelclip.storage.shadow import place_of
+from babelclip.storage.shadows import place_of
 
 _log = logging.getLogger(__name__)
 NOTES = ".published.json"

@@ -273,7 +273,10 @@ def _missing(url: str) -> BabelclipError:
 
 def _used(path: Path) -> None:
     """Notes that a file of the cache is in use."""
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return  # a writer is about to make it
     if size < _COUNTED:
         return
     note = _held() / _hashed(os.fspath(path))
