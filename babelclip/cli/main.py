@@ -28,13 +28,13 @@ from babelclip.cli import (
     translate,
     trim,
 )
+from babelclip.cli.completion import offer_values
 from babelclip.errors import BabelclipError, MissingExtraError
 
 app = typer.Typer(
     name="babelclip",
     help="One embedding space for pictures and for text in every language.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -86,6 +86,7 @@ def main() -> None:
     """Runs the command line and exits with its code."""
     # Tokenizers' own threads and forked workers do not mix; the library tokenises whole batches in any case.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    offer_values(app)
     try:
         app()
     except (BabelclipError, MissingExtraError) as error:
