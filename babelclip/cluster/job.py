@@ -41,19 +41,27 @@ _TRIES = 3
 
 
 class Job(Protocol[R]):
-    """One output that is made of shards. It is pickled into every worker, so it holds no model and no open file.
+    """One output that is made of shards. It is pickled into every worker, so it holds no model and no open file."""
 
-    Attributes:
-        folder: where plan, fragments and ledger lie, seen by all workers.
-        what: title of the progress bar.
-        unit: what is counted, for example "texts".
-        group: shards of one commit.
-    """
+    @property
+    def folder(self) -> str:
+        """Where plan, fragments and ledger lie, seen by all workers."""
+        ...
 
-    folder: str
-    what: str
-    unit: str
-    group: int
+    @property
+    def what(self) -> str:
+        """Title of the progress bar."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What is counted, for example "texts"."""
+        ...
+
+    @property
+    def group(self) -> int:
+        """Shards of one commit."""
+        ...
 
     def shards(self) -> Sequence[Shard]:
         """Returns all shards; makes the plan where there is none, and waits where another process makes it."""

@@ -102,15 +102,23 @@ class Ledger:
         self._write(self._entry(shard.number), dataclasses.asdict(fragment))
         return fragment
 
+    def read(self, number: int) -> Fragment | None:
+        """Returns the entry of a shard, whether or not its files are still there; None where there is none."""
+        try:
+            return Fragment(**json.loads(self._entry(number).read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None  # an entry that cannot be read is none: its shard is done again
+
     def find(self, shard: Shard) -> Fragment | None:
         """Returns the fragment of a finished shard; None where it is not done, or a file has another size."""
+        fragment, place = self.read(shard.number), self._place(shard.number)
+        if fragment is None or fragment.shard != shard.id:
+            return None
         try:
-            fragment = Fragment(**json.loads(self._entry(shard.number).read_text(encoding="utf-8")))
-            place = self._place(shard.number)
             whole = all((place / name).stat().st_size == facts["bytes"] for name, facts in fragment.files.items())
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
-            return None  # an entry that cannot be read is none: its shard is done again
-        return fragment if whole and fragment.shard == shard.id else None
+        except FileNotFoundError:
+            return None
+        return fragment if whole else None
 
     def lacking(self, shards: Sequence[Shard]) -> list[Shard]:
         """Returns those of `shards` that are not done, in their order."""
@@ -136,6 +144,10 @@ class Ledger:
     def forget(self, shard: Shard) -> None:
         """Removes entry and files of a shard: the entry first."""
         self._entry(shard.number).unlink(missing_ok=True)
+        shutil.rmtree(self._place(shard.number), ignore_errors=True)
+
+    def drop_files(self, shard: Shard) -> None:
+        """Removes the files of a shard that was committed; the entry stays, for the report."""
         shutil.rmtree(self._place(shard.number), ignore_errors=True)
 
     def clear(self) -> None:

@@ -67,10 +67,10 @@ def place_of(environment: Mapping[str, str]) -> Place:
                 f"Ranks count from 0 and stay below the number of ranks: {cure}."
             )
         return place
-    told = ", ".join(f"{rank} and {world}" for rank, world in _VARIABLES)
+    told = " or ".join(f"{rank} and {world}" for rank, world in _VARIABLES)
     raise BabelclipError(
-        f"--launcher rank was given, but the environment does not say which rank this is. One of these is needed: {told}. "
-        f"Start it by torchrun, sbatch --array, srun or an indexed job, or set RANK=0 WORLD_SIZE=1 yourself."
+        f"--launcher rank was given, but the environment does not say which rank this is. It must have {told}. "
+        "Start it by torchrun, sbatch --array, srun or an indexed job, or set RANK=0 WORLD_SIZE=1 yourself."
     )
 
 

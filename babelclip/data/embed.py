@@ -36,6 +36,7 @@ from babelclip.models.clip import Clip
 from babelclip.models.encoding import Device, replicas
 from babelclip.models.text import TextEncoder
 from babelclip.progress import Advance, progress_bar
+from babelclip.storage import shadowed
 from babelclip.store import EmbeddingStore
 
 _log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ LEFT_TO_SOURCE = "left to its source's vector"
 
 # Texts between two writes: what an interruption can lose, a minute or two on a processor. 100 million rows are then
 # 6,104 shards.
-_SHARD = 16384
+SHARD_ROWS = 16384
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,12 +112,12 @@ def embed_file(
         UnknownLanguageError: `lang` or one of `only` is not known.
         BabelclipError: as the reader and `embed_captions`; what was written stays: mend the file and run again.
     """
-    source = sources_of(source)
+    source = sources_of(shadowed(source))
     parts = open_captions(source, lang=lang, strict=strict, only=only)
     total = count_captions(source) if progress else None
     return embed_captions(
         clip,
-        _sources_only(parts, str(source)) if sources_only else parts,
+        own_captions(parts, str(source)) if sources_only else parts,
         path,
         target=target,
         normalize=normalize,
@@ -171,7 +172,7 @@ def embed_captions(
         BabelclipError: the store at `path` is of another model, space, target, dimension or dtype; an id is in two
             parts; an id has the vector of another text; or a vector does not fit into float16.
     """
-    tower, began = _text_tower(clip), time.perf_counter()
+    tower, began = text_tower(clip), time.perf_counter()
     lanes = None if devices is None else replicas(tower, devices)
     settings = TextSettings(target, normalize, token_budget)
     if isinstance(captions, Captions):
@@ -192,9 +193,9 @@ def embed_captions(
     ) as store:
         sieve, there = Sieve(store, source, reads_language(tower)), len(store)
         encode = functools.partial(encode_new, tower, settings=settings, devices=lanes)
-        writer = _Writer(store, encode, source, positive(shard_rows or _SHARD))
+        writer = _Writer(store, encode, source, positive(shard_rows or SHARD_ROWS))
         with progress_bar("Text vectors", total, shown=progress, unit="texts") as advance:
-            for part in _read_ahead(parts):
+            for part in read_ahead(parts):
                 lacking = sieve.lacking(part)
                 skipped.update(part.skipped)
                 advance(len(part) + sum(part.skipped.values()) - len(lacking), 0)
@@ -267,14 +268,19 @@ class _Writer:
         self.langs.update(langs)
 
 
-def _text_tower(clip: Clip) -> TextEncoder:
+def text_tower(clip: Clip) -> TextEncoder:
+    """Returns the text tower of a clip.
+
+    Raises:
+        BabelclipError: it has none.
+    """
     if clip.text is None:
         clip.encode_text([])  # raises the error that says which tower is missing
     assert clip.text is not None
     return clip.text
 
 
-def _sources_only(parts: Iterable[Captions], source: str) -> Iterator[Captions]:
+def own_captions(parts: Iterable[Captions], source: str) -> Iterator[Captions]:
     """Yields the rows that translate no other; the others are counted as skipped."""
     left_out = kept = 0
     for part in parts:
@@ -295,7 +301,7 @@ def _cut(captions: Captions) -> Iterator[Captions]:
         yield Captions(captions.table.slice(start, ROWS), skipped if start == 0 else {})
 
 
-def _read_ahead(parts: Iterator[Captions]) -> Iterator[Captions]:
+def read_ahead(parts: Iterator[Captions]) -> Iterator[Captions]:
     """Yields `parts`; the next one is read in a thread meanwhile."""
     with ThreadPoolExecutor(max_workers=1) as reader:
         following = reader.submit(next, parts, None)

@@ -38,10 +38,11 @@ from babelclip.models.decoding import EncodeReport, decoder_pool
 from babelclip.models.encoding import Device, replicas
 from babelclip.models.image import ImageEncoder, SkippedPicture
 from babelclip.progress import Advance, progress_bar
+from babelclip.storage import shadow, shadowed
 from babelclip.store import EmbeddingStore
 
 # Pictures between two writes: what an interruption can lose, a minute or two on a processor.
-_BLOCK = 4096
+BLOCK = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,15 +113,12 @@ def embed_pictures(
         BabelclipError: there are no pictures, none can be read, one has changed since the store got its vector, or the
             store at `path` holds other vectors.
     """
-    tower, total = _image_tower(clip), None
+    tower, total, source = image_tower(clip), None, shadowed(source)
     lanes = None if devices is None else replicas(tower, devices)
     counts = {"without": 0}
-    folder = first_picture(source) is not None
-    if folder:
-        parts: Iterator[list[str]] = _chunks(iter_picture_names(source))
-        total = sum(1 for _name in iter_picture_names(source)) if progress else None
-    else:
-        parts = _named_pictures(source, lang, only, strict, counts)
+    parts = picture_names(source, lang, only, strict, counts)
+    if progress and first_picture(source) is not None:
+        total = sum(1 for _name in iter_picture_names(source))
     with (
         EmbeddingStore.open_or_create(
             path,
@@ -132,11 +130,11 @@ def embed_pictures(
             kind="image",
             target=target,
         ) as store,
-        decoder_pool(workers, _BLOCK) as pool,
+        decoder_pool(workers, BLOCK) as pool,
         progress_bar("Picture vectors", total, shown=progress, unit="pictures") as advance,
     ):
         embed_rows.check_columns(store, BYTES)
-        there, base = len(store), Path(root) if root is not None else image_root(source)
+        there, base = len(store), shadow(root) if root is not None else image_root(source)
         encode = functools.partial(
             encode_block,
             tower,
@@ -146,14 +144,14 @@ def embed_pictures(
             strict=strict,
         )
         writer = _Writer(store, encode, base, Path(source).name or str(source), on_skip, advance)
-        blocks = PictureBlocks(store, base, positive(shard_rows or _BLOCK), writer.append, writer.skip, advance)
+        blocks = PictureBlocks(store, base, positive(shard_rows or BLOCK), writer.append, writer.skip, advance)
         writer.left_out = blocks.left_out
         for names in parts:
             blocks.take(names)
         blocks.finish()
         added = len(store) - there
     if not len(store):
-        raise _nothing(source, base, len(blocks.left_out), writer.first_reason)
+        raise nothing_readable(source, base, len(blocks.left_out), writer.first_reason)
     if report is not None:
         report(PicturesReport(there, added, len(blocks.left_out), counts["without"], writer.lossy, writer.took))
     return EmbeddingStore.open(path)
@@ -161,6 +159,7 @@ def embed_pictures(
 
 def first_picture(source: Path | str) -> str | None:
     """Returns the first picture in a folder, by name alone; None where there is none, or `source` is no folder."""
+    source = shadowed(source)
     return next(iter_picture_names(source), None) if Path(source).is_dir() else None
 
 
@@ -170,6 +169,7 @@ def is_captions(source: Path | str) -> bool:
     Raises:
         BabelclipError: `source` is no folder, and `open_captions` does not take it.
     """
+    source = shadowed(source)
     if not Path(source).is_dir():
         open_captions(source)
         return True
@@ -238,6 +238,23 @@ class _Writer:
         self.took += report
 
 
+def picture_names(
+    source: Path | str, lang: str | None, only: str | Iterable[str] | None, strict: bool, counts: dict[str, int]
+) -> Iterator[list[str]]:
+    """Returns the names of the pictures of a folder or of captions, part by part; see `embed_pictures`.
+
+    Args:
+        source: as there, and so are the three that follow.
+        lang: of captions.
+        only: languages.
+        strict: whether a bad row is an error.
+        counts: "without" becomes the number of captions that name none.
+    """
+    if first_picture(source) is not None:
+        return _chunks(iter_picture_names(source))
+    return _named_pictures(source, lang, only, strict, counts)
+
+
 def _named_pictures(
     source: Path | str, lang: str | None, only: str | Iterable[str] | None, strict: bool, counts: dict[str, int]
 ) -> Iterator[list[str]]:
@@ -257,18 +274,24 @@ def _named_pictures(
 
 
 def _chunks(names: Iterator[str]) -> Iterator[list[str]]:
-    while chunk := list(islice(names, _BLOCK)):
+    while chunk := list(islice(names, BLOCK)):
         yield chunk
 
 
-def _nothing(source: Path | str, root: Path, unreadable: int, first: str) -> BabelclipError:
+def nothing_readable(source: Path | str, root: Path, unreadable: int, first: str) -> BabelclipError:
+    """Returns the error for a source none of whose pictures can be read; `first` says why of the first."""
     return BabelclipError(
         f"None of the {unreadable} pictures of {source} can be read; the first: {first} Names are relative to {root}: "
         "give the folder that they lie in (root, or --image-root), or whole pictures."
     )
 
 
-def _image_tower(clip: Clip) -> ImageEncoder:
+def image_tower(clip: Clip) -> ImageEncoder:
+    """Returns the picture tower of a clip.
+
+    Raises:
+        BabelclipError: it has none.
+    """
     if clip.image is None:
         clip.encode_image([])  # raises the error that says which tower is missing
     assert clip.image is not None

@@ -104,26 +104,38 @@ def is_new(first: npt.NDArray[np.int64], start: int) -> npt.NDArray[np.bool_]:
     return own
 
 
+def own_vectors(vectors: npt.NDArray[np.float32], first: npt.NDArray[np.int64], start: int) -> npt.NDArray[np.float32]:
+    """Returns the vectors (H, D) of the rows of a shard whose text no earlier shard has, in order of the rows.
+
+    Args:
+        vectors: of the new texts (M, D), in their order.
+        first: (N,), see `first_rows`.
+        start: row of the first of the N.
+    """
+    new = start + np.flatnonzero(is_new(first, start))
+    return vectors[np.searchsorted(new, first[first >= start])]
+
+
 def with_repeats(
     vectors: npt.NDArray[np.float32],
     first: npt.NDArray[np.int64],
     start: int,
     gather: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
 ) -> npt.NDArray[np.float32]:
-    """Returns the vectors (N, D) of all rows of a shard.
+    """Returns the vectors (N, D) of all rows of a shard; see `own_vectors`.
 
     Args:
-        vectors: of its new texts (M, D), in their order.
-        first: (N,), see `first_rows`.
-        start: its first row.
+        vectors: as there, and so are the two that follow.
+        first: (N,) rows.
+        start: a row.
         gather: reads rows of earlier shards; not called where none is needed.
     """
-    new, earlier = is_new(first, start), first < start
-    old = gather(first[earlier]) if earlier.any() else None
-    whole = np.empty((len(first), (vectors if old is None else old).shape[1]), np.float32)
-    if new.any():
-        whole[new] = vectors
-    if old is not None:
-        whole[earlier] = old
-    whole[~earlier] = whole[first[~earlier] - start]
+    own, earlier = own_vectors(vectors, first, start), first < start
+    if not earlier.any():
+        return own
+    old = gather(first[earlier])
+    whole = np.empty((len(first), old.shape[1]), np.float32)
+    whole[earlier] = old
+    if len(own):
+        whole[~earlier] = own
     return whole

@@ -215,13 +215,7 @@ def check_same(out: Path, manifest: Mapping[str, Any], options: Mapping[str, Any
     Raises:
         BabelclipError: something differs; names every difference.
     """
-    before = _flat(manifest["options"])
-    now = _flat(options)
-    differing = [
-        f"{name} was {_told(before.get(name))}, and is {_told(now.get(name))}"
-        for name in dict.fromkeys([*before, *now])
-        if before.get(name) != now.get(name)
-    ]
+    differing = differences(manifest["options"], options)
     facts = manifest["source"]
     gone = source["facts"] is None and manifest["sources"] is not None and facts["name"] == source["name"]
     moved = facts["facts"] is not None and facts["facts"] == source["facts"]
@@ -232,6 +226,16 @@ def check_same(out: Path, manifest: Mapping[str, Any], options: Mapping[str, Any
             f"{out} was begun otherwise: {'; '.join(differing)}. A folder holds one translation, and goes on only as "
             "it began: ask for the same again, or choose another folder."
         )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns what differs between two sets of options, a few words for each: "rows was 64, and is 128"."""
+    before, now = _flat(before), _flat(now)
+    return [
+        f"{name} was {_told(before.get(name))}, and is {_told(now.get(name))}"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    ]
 
 
 def source_facts(source: str | Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ PICTURES, BLOCK = 300, 20
 def run(folder: Path, name: str) -> None:
     """Embeds, and notes how many texts the model was given."""
     torch.set_num_threads(1)
-    embed._SHARD = SHARD
+    embed.SHARD_ROWS = SHARD
     clip = make_clip()
     encode = clip.text.encode
 
@@ -50,7 +50,7 @@ def run(folder: Path, name: str) -> None:
 def run_pictures(folder: Path, name: str) -> None:
     """Embeds pictures, some of which cannot be read."""
     torch.set_num_threads(1)
-    embed_images._BLOCK = BLOCK
+    embed_images.BLOCK = BLOCK
     embed_images.embed_pictures(make_clip(), folder / "pictures", folder / name)
 
 

@@ -22,7 +22,7 @@ from tests.conftest import make_clip
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(module, "_SHARD", 16)
+    monkeypatch.setattr(module, "SHARD_ROWS", 16)
     monkeypatch.setattr("babelclip.data.embed_shard._AT_ONCE", 6)
 
 

@@ -23,7 +23,7 @@ from tests.data.killed_embed import content
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(module, "_BLOCK", 5)
+    monkeypatch.setattr(module, "BLOCK", 5)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.data.test_embed import Counting, make_captions
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(module, "_SHARD", 16)
+    monkeypatch.setattr(module, "SHARD_ROWS", 16)
     monkeypatch.setattr("babelclip.data.embed_shard._AT_ONCE", 6)
 
 
