@@ -14,6 +14,8 @@ from fastapi import Depends, FastAPI
 from starlette.responses import JSONResponse, Response
 
 from babelclip import __version__
+from babelclip.errors import BabelclipError
+from babelclip.files import atomic_path
 from babelclip.search.server import (
     admin_routes,
     encode_routes,
@@ -31,6 +33,7 @@ from babelclip.search.server.service import Service, open_service
 from babelclip.search.server.settings import Settings
 
 SETTINGS_VARIABLE = "BABELCLIP_SERVE_SETTINGS"
+FAILED = "failed"
 
 
 def create_app(service: Service) -> FastAPI:
@@ -84,7 +87,18 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
 
 
 def from_environment() -> FastAPI:
-    """Returns the application for the settings file that the environment names; for several processes."""
-    text = Path(os.environ[SETTINGS_VARIABLE]).read_text(encoding="utf-8")
-    secret, _, settings = text.partition("\n")
-    return create_app(open_service(Settings.from_json(settings), bytes.fromhex(secret)))
+    """Returns the application for the settings file that the environment names; for several processes.
+
+    Raises:
+        SystemExit: it cannot start; the sentence that says why lies in the file `FAILED` beside the settings.
+    """
+    path = Path(os.environ[SETTINGS_VARIABLE])
+    secret, _, settings = path.read_text(encoding="utf-8").partition("\n")
+    try:
+        return create_app(open_service(Settings.from_json(settings), bytes.fromhex(secret)))
+    except Exception as error:
+        if not isinstance(error, BabelclipError):
+            problems.log.exception("a process of the service cannot start")
+        with atomic_path(path.parent / FAILED) as made:
+            made.write_text(str(error), encoding="utf-8")
+        raise SystemExit(1) from error

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import multiprocessing
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from babelclip.errors import require
+from babelclip.errors import BabelclipError, require
 from babelclip.search.server.listening import address_for_people, bound, when_ready
 from babelclip.search.server.settings import Settings, check_settings, is_loopback
 
@@ -24,6 +25,8 @@ _GRACE = 10
 _BACKLOG = 512
 # Seconds after which a process that says nothing is taken for dead, where there are several.
 _SILENT = 120
+# Seconds between two looks at whether one of them failed.
+_LOOK = 0.2
 
 
 def run(settings: Settings, ready: Callable[[str], None] | None = None) -> None:
@@ -87,14 +90,11 @@ def _run_one(settings: Settings, held: socket.socket) -> None:
 def _run_several(settings: Settings, held: socket.socket) -> None:
     import uvicorn
 
-    from babelclip.search.server.app import SETTINGS_VARIABLE
+    from babelclip.search.server.app import FAILED, SETTINGS_VARIABLE
     from babelclip.search.server.figures import elsewhere
     from babelclip.search.server.metrics import Metrics
 
     with tempfile.TemporaryDirectory(prefix="babelclip-serve-") as folder:
-        # A service that cannot start must say so once, rather than have its processes begin again for ever.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as trial:
-            trial.submit(_try, settings).result()
         settings = dataclasses.replace(settings, state=folder)
         # A file that only this user reads: arguments and environments of processes can be seen by others.
         path = Path(folder) / "settings"
@@ -104,6 +104,8 @@ def _run_several(settings: Settings, held: socket.socket) -> None:
         figures.mkdir()
         os.environ[SETTINGS_VARIABLE] = str(path)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)
+        failed = Path(folder) / FAILED
+        threading.Thread(target=_end_when_there, args=(failed,), name="failed", daemon=True).start()
         held.close()  # each process is given the address by uvicorn
         with elsewhere(settings, Metrics()):
             uvicorn.run(
@@ -116,12 +118,14 @@ def _run_several(settings: Settings, held: socket.socket) -> None:
                 timeout_worker_healthcheck=_SILENT,
                 **_options(),  # type: ignore[arg-type]
             )
+        if failed.exists():
+            raise BabelclipError(failed.read_text(encoding="utf-8"))
 
 
-def _try(settings: Settings) -> None:
-    """Opens everything once, in a process that ends with it."""
-    import asyncio
-
-    from babelclip.search.server.service import open_service
-
-    asyncio.run(open_service(settings).close())
+def _end_when_there(failed: Path) -> None:
+    """Ends the service when one of its processes could not start: begun again, it would fail again, for ever."""
+    while failed.parent.exists():
+        if failed.exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        time.sleep(_LOOK)

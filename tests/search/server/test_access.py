@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
+from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from babelclip.errors import BabelclipError
+from babelclip.search.server.app import create_app
 from babelclip.search.server.settings import Settings, check_settings
 from babelclip.search.server.tokens import KeyFile, Signer, make_key
-from tests.search.server.conftest import problem, search
+from tests.search.server.conftest import HERE, problem, search
+from tests.search.serving import make_service
 
 SEARCH = "/v1/collections/shapes/search"
 
 
 @pytest.fixture
 def keys(tmp_path):
-    file = tmp_path / "keys.txt"
-    tokens = {scope: make_key(file, scope, (scope,)) for scope in ("read", "write", "metrics", "admin")}
-    return file, tokens
+    return keys_in(tmp_path)
+
+
+def keys_in(folder):
+    """A file with a key for each scope, and the keys."""
+    file = folder / "keys.txt"
+    return file, {scope: make_key(file, scope, (scope,)) for scope in ("read", "write", "metrics", "admin")}
+
+
+@pytest.fixture(scope="module")
+def guarded(clip, collection, tmp_path_factory):
+    """A service with keys that many tests ask, and the keys."""
+    folder = tmp_path_factory.mktemp("guarded")
+    file, tokens = keys_in(folder)
+    own = Path(shutil.copytree(collection, folder / "own.lance"))
+    service = make_service(own, clip, file, token_file=str(file))
+    with TestClient(create_app(service), base_url=HERE, raise_server_exceptions=False) as client:
+        yield client, tokens
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -56,9 +76,8 @@ def test_this_machine_alone_needs_no_key(host):
         ("POST", "/v1/collections/shapes/items"), ("POST", "/v1/collections/shapes/optimize"),
     ],
 )  # fmt: skip
-def test_every_route_wants_a_key_where_there_are_keys(serve, keys, method, path):
-    file, tokens = keys
-    client = serve(keys=file)
+def test_every_route_wants_a_key_where_there_are_keys(guarded, method, path):
+    client, tokens = guarded
     for headers in ({}, bearer("wrong"), {"Authorization": f"Basic {tokens['admin']}"}, bearer(""), bearer("x" * 9999)):
         refused = client.request(method, path, headers=headers, json={})
         assert refused.status_code == 401, (headers, refused.text)
@@ -68,9 +87,8 @@ def test_every_route_wants_a_key_where_there_are_keys(serve, keys, method, path)
     assert client.request(method, path, headers=bearer(tokens["admin"]), json={}).status_code not in (401, 403)
 
 
-def test_a_key_opens_only_what_its_scopes_name(serve, keys):
-    file, tokens = keys
-    client = serve(keys=file)
+def test_a_key_opens_only_what_its_scopes_name(guarded):
+    client, tokens = guarded
     assert client.get("/v1/collections", headers=bearer(tokens["read"])).status_code == 200
     problem(client.get("/metrics", headers=bearer(tokens["read"])), 403, "forbidden")
     problem(client.get("/v1/jobs", headers=bearer(tokens["read"])), 403, "forbidden")
@@ -138,9 +156,8 @@ def test_queries_are_logged_hashed_or_plain_where_the_operator_says_so(serve, ca
         assert r"'wish\nquery forged'" in caplog.text
 
 
-def test_a_picture_address_opens_itself_for_a_while_and_nothing_else(serve, keys):
-    file, tokens = keys
-    client = serve(keys=file)
+def test_a_picture_address_opens_itself_for_a_while_and_nothing_else(guarded):
+    client, tokens = guarded
     hits = client.post(SEARCH, json={"k": 2}, headers=bearer(tokens["read"])).json()["hits"]
     own, other = hits[0]["thumbnail"], hits[1]["thumbnail"]
     assert client.get(own).status_code == 200

@@ -121,7 +121,7 @@ def site(monkeypatch):
     """A site on this machine that every public name leads to; what was asked of it and where was connected to."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
     server.asked, server.connected, server.robots = [], [], (404, "")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     connect = socket.create_connection
 
     def to_site(address, *given, **choices):
@@ -262,7 +262,7 @@ def test_a_proxy_is_told_the_checked_address_and_no_name(site, monkeypatch):
                 self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Proxy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setattr(site, "server_address", server.server_address)
         how = {"proxy": "egress.example:3128", "opt_outs": False}
         assert fetch_picture("http://a.example/a", "public", 1000, public, **how) == b"abc"

@@ -14,7 +14,7 @@ from tests.search.serving import make_service, running
 
 schemathesis = pytest.importorskip("schemathesis")
 # For each route; BABELCLIP_FUZZ=300 looks longer.
-EXAMPLES = int(os.environ.get("BABELCLIP_FUZZ", "6"))
+EXAMPLES = int(os.environ.get("BABELCLIP_FUZZ", "4"))
 
 
 def test_no_request_makes_the_service_fail(clip, own_collection, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +17,9 @@ from contextlib import contextmanager
 import pytest
 
 from babelclip.errors import BabelclipError
-from babelclip.search.server.run import run
+from babelclip.search.server.app import FAILED, SETTINGS_VARIABLE, from_environment
+from babelclip.search.server.listening import bound
+from babelclip.search.server.run import _end_when_there, run
 from babelclip.search.server.service import open_service
 from babelclip.search.server.settings import Limits, Settings
 from tests.cli.test_cli import call
@@ -64,25 +67,26 @@ def ask(address: str, path: str, content: dict | None = None, token: str = "") -
         return json.load(answer)
 
 
-def test_a_service_that_is_told_to_end_answers_what_is_under_way(model, collection):
-    with started(f"shapes={collection}", "--model", str(model)) as (process, address):
+def test_a_service_says_where_it_is_and_answers_what_is_under_way_when_it_is_told_to_end(model, collection):
+    with started(f"shapes={collection}", "--model", str(model), "--metrics-at", "0") as (process, address):
         answers = []
 
         def embed() -> None:
-            answers.append(
-                ask(address, "/v1/embed", {"texts": [f"a long text {number} " * 80 for number in range(64)]})["n"]
-            )
+            answers.append(ask(address, "/v1/embed", {"texts": [f"a long text {n} " * 80 for n in range(64)]})["n"])
 
         asking = [threading.Thread(target=embed) for _ in range(4)]
         for thread in asking:
             thread.start()
         time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)  # as Ctrl-C does
         for thread in asking:
             thread.join(30)
-        assert process.wait(20) in (0, -signal.SIGTERM)
+        assert process.wait(20) == 0
         assert answers == [64] * 4
-        assert "Traceback" not in process.stderr.read()
+        said = process.stderr.read()
+        assert f"Open {address} in a browser. Ctrl-C ends the service.\n" in said
+        assert said.endswith("The service has ended.\n")
+        assert "Traceback" not in said
 
 
 def test_a_service_that_cannot_start_says_so(collection, model, tmp_path, clip):
@@ -98,8 +102,26 @@ def test_a_service_that_cannot_start_says_so(collection, model, tmp_path, clip):
     assert code == 0
     assert token.strip() not in keys.read_text()
     assert token.strip() not in said
-    with pytest.raises(BabelclipError, match="does not exist"):
-        run(Settings({"a": str(tmp_path / "none.lance")}, models=(str(model),), workers=2))
+    with bound("127.0.0.1", 0) as held:
+        held.listen()
+        taken = held.getsockname()[1]
+        with pytest.raises(BabelclipError, match=rf"127.0.0.1:{taken}: .* in use. .*--port {taken + 1}"):
+            run(Settings({"a": "absent"}, port=taken))
+    with pytest.raises(BabelclipError, match="Take an address of this machine"):
+        bound("203.0.113.7", 8000)
+
+
+def test_a_process_that_cannot_start_says_why_and_is_not_begun_again(model, tmp_path, monkeypatch):
+    settings = Settings({"a": str(tmp_path / "none.lance")}, models=(str(model),))
+    (tmp_path / "settings").write_text(f"{'00' * 32}\n{settings.to_json()}")
+    monkeypatch.setenv(SETTINGS_VARIABLE, str(tmp_path / "settings"))
+    with pytest.raises(SystemExit):
+        from_environment()
+    assert "does not exist" in (tmp_path / FAILED).read_text()
+    ended = []
+    monkeypatch.setattr(os, "kill", lambda *what: ended.append(what))
+    _end_when_there(tmp_path / FAILED)
+    assert ended == [(os.getpid(), signal.SIGTERM)]
 
 
 def test_a_model_of_another_space_does_not_serve_a_collection(collection, clip, tmp_path):
@@ -121,11 +143,13 @@ def test_several_processes_serve_as_one(model, own_collection, tmp_path):
     )
     token = token.strip()
     place = (f"shapes={own_collection}", "--model", str(model), "--token-file", str(tmp_path / "keys"))
-    with started(*place, "--workers", "2") as (process, address):
+    with bound("127.0.0.1", 0) as held:
+        figures = held.getsockname()[1]
+    with started(*place, "--workers", "2", "--metrics-at", str(figures)) as (process, address):
         search = "/v1/collections/shapes/search"
         whole = [hit["id"] for hit in ask(address, search, {"query": "red", "k": 96, "dedup": False}, token)["hits"]]
         # Each request is a connection of its own, so any process may get it: cursors and addresses hold in all.
-        for _ in range(4):
+        for _ in range(3):
             seen, cursor = [], None
             while len(seen) < 96:
                 page = ask(address, search, {"query": "red", "k": 12, "dedup": False, "cursor": cursor}, token)
@@ -143,10 +167,14 @@ def test_several_processes_serve_as_one(model, own_collection, tmp_path):
         while not all(ask(address, f"/v1/jobs/{job}", token=token)["ended"] for _ in range(6)):
             assert time.monotonic() < until
             time.sleep(0.1)
-        time.sleep(2.5)  # the others look for a newer version every two seconds
-        assert {ask(address, "/v1/collections/shapes", token=token)["rows"] for _ in range(8)} == {95}
-        figures = urllib.request.Request(f"{address}/metrics", headers=headers)
-        with urllib.request.urlopen(figures, timeout=30) as answer:
-            assert "babelclip_stage_seconds_count" in answer.read().decode()
+        # The others look for a newer version every two seconds.
+        while {ask(address, "/v1/collections/shapes", token=token)["rows"] for _ in range(8)} != {95}:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        with urllib.request.urlopen(f"http://127.0.0.1:{figures}/metrics", timeout=30) as answer:
+            counted = re.search(
+                r'requests_total{route="/v1/jobs/{job}",status="200"} ([0-9.]+)', answer.read().decode()
+            )
+        assert float(counted[1]) >= 6  # of all processes together
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) in (0, -signal.SIGTERM)
