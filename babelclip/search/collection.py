@@ -11,10 +11,10 @@ every backend. Row letters: Q queries, K top k, D embed_dim.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy.typing as npt
 import pyarrow as pa
@@ -29,6 +29,15 @@ _FAISS_FOLDERS = ("img_emb", "text_emb", "image.index", "text.index")
 
 class UnsupportedError(BabelclipError):
     """The backend of a collection lacks this operation; the message says which one has it."""
+
+
+def refusing(what: str) -> Callable[..., Any]:
+    """Returns the method of an operation that a backend lacks: it raises `self.refuse(what)`, whatever is given."""
+
+    def method(self: Any, *_given: object, **_named: object) -> NoReturn:
+        raise self.refuse(what)
+
+    return method
 
 
 @dataclass(frozen=True)
@@ -306,6 +315,14 @@ class Collection(Protocol):
 
     def close(self) -> None:
         """Gives locks and memory back."""
+
+
+def snapshot_of(collection: Collection) -> Collection:
+    """Returns the version that is read now as one that stays what it is; the collection where its engine keeps none."""
+    try:
+        return collection.at(collection.version())
+    except UnsupportedError:
+        return collection
 
 
 def now() -> str:

@@ -47,19 +47,30 @@ def best_rows(queries: Vectors, k: int, blocks: Iterable[Vectors]) -> tuple[Vect
     rows = np.zeros((len(queries), 0), np.int64)
     start = 0
     for block in blocks:
-        found = queries @ np.asarray(block, np.float32).T
-        numbers = np.arange(start, start + len(block))
+        found, places = best_scores(queries @ np.asarray(block, np.float32).T, k)
+        scores = np.concatenate([scores, found], axis=1)
+        rows = np.concatenate([rows, places + start], axis=1)
         start += len(block)
-        if found.shape[1] > k:
-            part = np.argpartition(-found, k - 1, axis=1)[:, :k]
-            part.sort(axis=1)
-            found, numbers = np.take_along_axis(found, part, axis=1), numbers[part]
-        else:
-            numbers = np.broadcast_to(numbers, found.shape)
-        scores, rows = np.concatenate([scores, found], axis=1), np.concatenate([rows, numbers], axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        scores, order = best_scores(scores, k)
+        rows = np.take_along_axis(rows, order, axis=1)
     return scores, rows
+
+
+def best_scores(scores: Vectors, k: int) -> tuple[Vectors, Rows]:
+    """Returns the `k` best of each row of scores (Q, N), descending, and their places (Q, K); K <= N.
+
+    Equal scores come in the order of their places, the last of the K among them; NaN comes last.
+    """
+    distances = -scores
+    if scores.shape[1] <= k:
+        best = np.argsort(distances, axis=1, kind="stable")
+        return np.take_along_axis(scores, best, axis=1), best
+    best = np.empty((len(scores), k), np.int64)
+    for number, row in enumerate(distances):
+        last = np.partition(row, k - 1)[k - 1]
+        places = np.flatnonzero(row <= last) if last == last else np.arange(len(row))
+        best[number] = places[np.argsort(row[places], kind="stable")[:k]]
+    return np.take_along_axis(scores, best, axis=1), best
 
 
 def exact_table(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from babelclip.errors import BabelclipError, require
 from babelclip.search import exact as exact_search
-from babelclip.search.collection import CollectionStats, ImageSpace, IndexReport, IndexSpec, UnsupportedError
+from babelclip.search.collection import CollectionStats, ImageSpace, UnsupportedError, refusing
 from babelclip.search.columns import ARROW_TYPES, VECTOR, Vectors, check_columns, unit_rows, vector_array
 from babelclip.search.faiss_folder import (
     Folder,
@@ -161,33 +161,13 @@ class FaissCollection:
     def fact(self, key: str) -> Any:
         """Returns None: the folder keeps nothing beside its rows."""
 
-    def upsert(self, rows: pa.Table | pa.RecordBatch) -> None:
-        """Raises an error."""
-        self._refuse("rows cannot be added or changed")
-
-    def delete(self, *, ids: Sequence[str] | None = None, where: Filter | None = None) -> int:
-        """Raises an error."""
-        self._refuse("rows cannot be deleted")
-
-    def add_columns(self, columns: Mapping[str, str]) -> None:
-        """Raises an error."""
-        self._refuse("columns cannot be added")
-
-    def set_roots(self, roots: Mapping[str, str]) -> None:
-        """Raises an error."""
-        self._refuse("sources have no folders")
-
-    def set_fact(self, key: str, value: Any) -> None:
-        """Raises an error."""
-        self._refuse("nothing can be noted")
-
-    def build_index(self, spec: IndexSpec | None = None) -> IndexReport:
-        """Raises an error."""
-        self._refuse("no index is built")
-
-    def optimize(self, *, keep_versions_for: float = 3600.0) -> None:
-        """Raises an error."""
-        self._refuse("there is nothing to optimize")
+    upsert = refusing("rows cannot be added or changed")
+    delete = refusing("rows cannot be deleted")
+    add_columns = refusing("columns cannot be added")
+    set_roots = refusing("sources have no folders")
+    set_fact = refusing("nothing can be noted")
+    build_index = refusing("no index is built")
+    optimize = refusing("there is nothing to optimize")
 
     def at(self, version: int) -> FaissCollection:
         """Returns this collection, which has one version.
@@ -199,8 +179,9 @@ class FaissCollection:
             raise BabelclipError(f"{self.url} has version 1 only, not {version}.")
         return self
 
-    def _refuse(self, what: str) -> NoReturn:
-        raise UnsupportedError(
+    def refuse(self, what: str) -> UnsupportedError:
+        """Returns the error of an operation that such a folder lacks."""
+        return UnsupportedError(
             f"{self.url} is a folder of clip-retrieval, which is read as it is: {what}. Import it into a NAME.lance: "
             f"`babelclip index {self.url} --out NAME.lance`."
         )

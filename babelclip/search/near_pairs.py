@@ -160,10 +160,10 @@ def groups_of_vectors(vectors: npt.NDArray[np.float32], least: float) -> list[in
 
     For a page of results, whose near duplicates may not have been looked for.
     """
-    first: list[int] = []
+    first = list(range(len(vectors)))
     for start in range(0, len(vectors), _QUERIES):
         near = vectors[start : start + _QUERIES] @ vectors[: start + _QUERIES].T >= least
-        for row in range(start, min(start + _QUERIES, len(vectors))):
-            earlier = np.flatnonzero(near[row - start, :row])
-            first.append(first[int(earlier[0])] if len(earlier) else row)
+        earlier = np.tril(near, start - 1)
+        for row in np.flatnonzero(earlier.any(axis=1)).tolist():
+            first[start + row] = first[int(earlier[row].argmax())]
     return first

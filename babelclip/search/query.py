@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from babelclip.errors import BabelclipError, shown
 from babelclip.models.clip import Clip
@@ -250,32 +251,45 @@ def find_vector(
     while True:
         fetch = min(fetch, max(most, wanted))
         found = collection.search(query.vector, fetch, where=condition, columns=names, with_vectors=dedup, exact=exact)
-        vectors = vectors_of(found[VECTOR]) if dedup and len(found) else None
-        rows = (found.drop_columns([VECTOR]) if VECTOR in found.column_names else found).to_pylist()
-        ended = len(rows) < fetch or bool(rows and rows[-1]["score"] < least)
-        kept = _collapsed(rows, vectors, query.ids, least, group_by)
+        ended = len(found) < fetch or bool(len(found) and found["score"][-1].as_py() < least)
+        kept = _collapsed(found, query.ids, least, dedup, group_by)
         if len(kept) > wanted or ended or fetch >= most:
             break
         fetch *= 2
     page = kept[offset : offset + k]
-    named = [row["group"] for row, _n in page if dedup and row.get("group")]
+    shown = found.select([name for name in found.column_names if name != VECTOR])
+    rows = shown.take(pa.array([row for row, _n in page], pa.int64())).to_pydict()
+    named = [group for group in rows.get("group", ()) if group] if dedup else []
     totals: Mapping[str, int] = (
         group_sizes if group_sizes is not None and condition is None else _group_sizes(collection, condition, named)
     )
-    hits = [
-        Hit(
-            id=row["id"],
-            score=float(row["score"]),
-            z=None if std is None else (float(row["score"]) - mean) / std,
-            caption=row.get("caption"),
-            path=row.get("path"),
-            source=row.get("source"),
-            similar=max(stands_for, totals[row["group"]] - 1 if row.get("group") else 0),
-            values={name: row.get(name) for name in columns},
-        )
-        for row, stands_for in page
+    similar = [
+        max(others, totals[group] - 1 if group else 0)
+        for (_row, others), group in zip(page, rows.get("group", [None] * len(page)), strict=True)
     ]
-    return Results(hits, collection.version(), ended and len(kept) <= wanted, len(rows))
+    hits = _hits(rows, similar, columns, None if std is None else (mean, std))
+    return Results(hits, collection.version(), ended and len(kept) <= wanted, len(found))
+
+
+def _hits(
+    rows: Mapping[str, list[Any]], similar: Sequence[int], columns: Sequence[str], spread: tuple[float, float] | None
+) -> list[Hit]:
+    """Returns a page of rows (column -> values) as hits; `spread` is mean and deviation of unrelated scores."""
+    none = [None] * len(similar)
+    known = {name: rows.get(name, none) for name in ("caption", "path", "source", *columns)}
+    return [
+        Hit(
+            id=rows["id"][place],
+            score=score,
+            z=None if spread is None else (score - spread[0]) / spread[1],
+            caption=known["caption"][place],
+            path=known["path"][place],
+            source=known["source"][place],
+            similar=similar[place],
+            values={name: known[name][place] for name in columns},
+        )
+        for place, score in enumerate(rows["score"])
+    ]
 
 
 def _cut(
@@ -295,20 +309,22 @@ def _cut(
 
 
 def _collapsed(
-    rows: list[dict[str, Any]], vectors: Vector | None, without: Sequence[str], least: float, group_by: str
-) -> list[tuple[dict[str, Any], int]]:
-    """Returns the rows that stand for themselves or for others, best first, with how many others."""
-    alike = groups_of_vectors(vectors, LEAST_COSINE) if vectors is not None else list(range(len(rows)))
+    found: pa.Table, without: Sequence[str], least: float, dedup: bool, group_by: str
+) -> list[tuple[int, int]]:
+    """Returns the places of rows that stand for themselves or for others, best first, with how many others."""
+    alike = groups_of_vectors(vectors_of(found[VECTOR]), LEAST_COSINE) if dedup and len(found) else range(len(found))
+    folded = [name for name in ("group", "sha256") if dedup and name in found.column_names]
+    values = [(name, found[name].to_pylist()) for name in folded]
+    by = found[group_by].to_pylist() if group_by else None
     first: dict[Any, int] = {}  # what makes rows one -> place in `kept`
-    kept: list[tuple[dict[str, Any], int]] = []
-    for place, row in enumerate(rows):
-        if row["id"] in without or row["score"] < least:
+    kept: list[tuple[int, int]] = []
+    for row, (name, score) in enumerate(zip(found["id"].to_pylist(), found["score"].to_pylist(), strict=True)):
+        if name in without or score < least:
             continue
-        keys: list[Any] = [("row", alike[place])] if vectors is not None else [("row", place)]
-        if vectors is not None:
-            keys += [(name, row[name]) for name in ("group", "sha256") if row.get(name)]
-        if group_by and row[group_by] is not None:
-            keys.append(("by", row[group_by]))
+        keys: list[Any] = [alike[row]]
+        keys += [(column, shared[row]) for column, shared in values if shared[row]]
+        if by is not None and by[row] is not None:
+            keys.append((None, by[row]))
         there = next((first[key] for key in keys if key in first), None)
         if there is None:
             there = len(kept)

@@ -80,16 +80,26 @@ class Background:
 
 def background(collection: Collection, clip: Clip) -> Background:
     """Returns how unrelated queries of a model score in a collection, from what is kept, or measured now."""
-    rows = collection.count()
-    file = state_folder(collection.url) / f"background-{_key(clip)}.json"
-    kept = _read(str(file), file.stat().st_mtime_ns) if file.is_file() else None
-    if kept is not None and 0.8 * kept.rows <= rows <= 1.25 * kept.rows:
+    kept = known_background(collection, clip)
+    if kept is not None:
         return kept
     measured = measure_background(collection, clip)
+    file = _file(collection, clip)
     with contextlib.suppress(OSError):  # a collection that may only be read
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"version": _VERSION, **dataclasses.asdict(measured)})
     return measured
+
+
+def known_background(collection: Collection, clip: Clip) -> Background | None:
+    """Returns what `background` has kept; None where it would measure."""
+    file = _file(collection, clip)
+    kept = _read(str(file), file.stat().st_mtime_ns) if file.is_file() else None
+    return kept if kept is not None and 0.8 * kept.rows <= collection.count() <= 1.25 * kept.rows else None
+
+
+def _file(collection: Collection, clip: Clip) -> Path:
+    return state_folder(collection.url) / f"background-{_key(clip)}.json"
 
 
 def measure_background(collection: Collection, clip: Clip) -> Background:

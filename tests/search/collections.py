@@ -10,14 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from babelclip.search.collection import Collection, ImageSpace, create_collection, open_collection
+from babelclip.search.collection import Collection, ImageSpace, create_collection, open_collection, snapshot_of
 from babelclip.search.columns import ARROW_TYPES, vector_array
 from babelclip.search.faiss_fast import open_fast
+from babelclip.search.memory import copied
 
 DIM, ROWS = 16, 120
 SPACE = ImageSpace("test/space", "test/model", "abc", DIM, "p", "float32", ("test/text",))
 OWN = {"price": "float", "stars": "int", "liked": "bool", "taken": "time", "Title": "text"}
-WRITERS, READERS = ("lance", "milvus"), ("faiss", "fast")
+WRITERS, READERS = ("lance", "milvus"), ("faiss", "fast", "memory")
 BACKENDS = WRITERS + READERS
 # Scores of the same vectors from different engines: float32, summed in different orders.
 SCORE_TOLERANCE = 2e-6
@@ -93,11 +94,20 @@ def make_collection(backend: str, folder: Path, rows: pa.Table | None = None) ->
     rows = make_rows() if rows is None else rows
     if backend == "faiss":
         return open_collection(write_clip_retrieval(folder / "clip-retrieval", rows), space=SPACE.space)
-    suffix = {"lance": "my pictures.lance", "fast": "x.lance", "milvus": "pictures.db"}[backend]
+    suffix = {"lance": "my pictures.lance", "fast": "x.lance", "memory": "x.lance", "milvus": "pictures.db"}[backend]
     collection = create_collection(folder / suffix, SPACE, columns=OWN, roots={"home": "/somewhere"})
     if len(rows):
         collection.upsert(rows)
-    return open_fast(collection, folder=folder / "fast") if backend == "fast" else collection
+    if backend == "fast":
+        return open_fast(collection, folder=folder / "fast")
+    return in_memory(collection) if backend == "memory" else collection
+
+
+def in_memory(collection: Collection) -> Collection:
+    """The newest version of a small collection, copied."""
+    copy = copied(snapshot_of(collection), most_rows=10_000, most_bytes=1 << 24)
+    assert copy is not None
+    return copy
 
 
 def files_with(folder: Path, needle: bytes) -> list[str]:

@@ -87,11 +87,7 @@ async def _search(service: Service, served: Served, asked: SearchIn) -> dict[str
     encoder = service.encoder_for(served, asked.encoder)
     version, offset = _from_cursor(service, served, asked)
     given = all_terms(service, asked)
-    # Telling the language takes longer than the search does, so it goes on beside the encoder.
-    (terms, texts), language = await asyncio.gather(
-        vectors_of(service, served, encoder, given),
-        service.in_thread("language", lambda: _language(encoder, given)),
-    )
+    terms, texts = await vectors_of(service, served, encoder, given)
     encoded = time.perf_counter()
     spread = await service.spread(served, encoder)
 
@@ -101,7 +97,8 @@ async def _search(service: Service, served: Served, asked: SearchIn) -> dict[str
         found = answers.find_rows(served, collection, question, spread)
         return collection.version(), found.more, answers.hits_of(service, served, collection, found, question.columns)
 
-    version, more, hits = await service.read(served, "search", find, version)
+    light = offset + asked.k <= limits.k
+    version, more, hits = await service.read(served, "search", find, version, light=light)
     more = more and offset + asked.k < limits.depth
     done = time.perf_counter()
     return {
@@ -109,7 +106,7 @@ async def _search(service: Service, served: Served, asked: SearchIn) -> dict[str
         "version": version,
         "hits": hits,
         "cursor": _to_cursor(service, served, asked, version, offset + asked.k) if more else None,
-        "language": language,
+        "language": _language(encoder, given),
         "seconds": {
             "encode": round(encoded - start, 6),
             "search": round(done - encoded, 6),

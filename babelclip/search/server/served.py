@@ -8,7 +8,6 @@ from __future__ import annotations
 import collections
 import math
 import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,18 +16,23 @@ import pyarrow.compute as pc
 
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
-from babelclip.search.collection import Collection, ImageSpace, UnsupportedError
+from babelclip.search.collection import Collection, ImageSpace
 from babelclip.search.columns import FIXED
+from babelclip.search.faiss_fast import open_fast
 from babelclip.search.filters import Filter, IsNull, Not
-from babelclip.search.query_background import Background, background
+from babelclip.search.memory import MemoryCollection, copied
+from babelclip.search.query_background import Background, background, known_background
 from babelclip.search.server.problems import Problem
+from babelclip.search.server.versions import QUICK, Versions
 
 # Rows that are looked at to say what can be filtered, and values offered of a column.
 _SAMPLE = 50_000
 _VALUES = 30
 # Columns of every collection that people filter by.
 _FILTERED = ("lang", "source", "width", "height", "modified")
-_SNAPSHOTS = 8
+_ORDERS = 8
+# Collections that are kept in memory unasked: rows below which they have no index either, and bytes.
+_COMPARED, _COPY_BYTES = 50_000, 256 << 20
 # Rows that can be looked through without a query.
 _BROWSED = 100_000
 
@@ -41,14 +45,9 @@ class Served:
         fingerprint: space and what made the vectors.
     """
 
-    def __init__(self, name: str, collection: Collection, refresh: float) -> None:
+    def __init__(self, name: str, collection: Collection, refresh: float, *, fast: bool = False) -> None:
         self.name = name
-        self._collection, self._refresh = collection, refresh
-        # Versions are read as snapshots, so that nothing changes under a request that is being answered.
-        self._now = _snapshot(collection, collection.version())
-        self._lock = threading.Lock()
-        self._read = time.monotonic()
-        self._snapshots: collections.OrderedDict[int, Collection] = collections.OrderedDict()
+        self._versions = Versions(collection, refresh, open_fast if fast else _copied)
         self._filterable: tuple[int, list[dict[str, Any]]] | None = None
         self._measuring = threading.Lock()
         self._spread: tuple[tuple[int, int], Background | None] | None = None
@@ -58,24 +57,18 @@ class Served:
     @property
     def fingerprint(self) -> ImageSpace:
         """What made the vectors."""
-        return self._collection.fingerprint
-
-    @property
-    def fresh(self) -> Collection | None:
-        """The collection as it is read now; None where it is time to look for a newer version, which takes a while."""
-        return None if time.monotonic() - self._read > self._refresh else self._now
+        return self._versions.collection.fingerprint
 
     def current(self) -> Collection:
         """Returns the collection as it is now, or was some seconds ago."""
-        with self._lock:
-            if self.fresh is None:
-                self._collection.refresh()
-                version = self._collection.version()
-                if version != self._now.version():
-                    self._keep(self._now)
-                    self._now = _snapshot(self._collection, version)
-                self._read = time.monotonic()
-            return self._now
+        return self._versions.current()
+
+    def at_once(self, version: int = 0) -> Collection | None:
+        """Returns the collection (at a version, 0 for the newest) where it answers in less than a thread would take."""
+        now = self._versions.ready()
+        if isinstance(now, MemoryCollection) and now.numbers <= QUICK and version in (0, now.version()):
+            return now
+        return None
 
     def at(self, version: int) -> Collection:
         """Returns the collection at a version, so that scrolling stays whole while rows come and go.
@@ -83,26 +76,10 @@ class Served:
         Raises:
             Problem: 410, the version is not kept any more.
         """
-        collection = self.current()
-        if version == collection.version():
-            return collection
-        with self._lock:
-            kept = self._snapshots.get(version)
-            if kept is not None:
-                self._snapshots.move_to_end(version)
-                return kept
-            try:
-                snapshot = self._collection.at(version)
-            except BabelclipError as error:
-                raise gone() from error
-            self._keep(snapshot)
-            return snapshot
-
-    def _keep(self, snapshot: Collection) -> None:
-        """Keeps a version for those who scroll in it. Left ones are not closed: somebody may still read them."""
-        self._snapshots[snapshot.version()] = snapshot
-        while len(self._snapshots) > _SNAPSHOTS:
-            self._snapshots.popitem(last=False)
+        try:
+            return self._versions.at(version)
+        except BabelclipError as error:
+            raise gone() from error
 
     def filterable(self) -> list[dict[str, Any]]:
         """Returns what rows can be filtered by: column, type, its most frequent values or its least and greatest."""
@@ -119,20 +96,26 @@ class Served:
     @property
     def url(self) -> str:
         """What `open_collection` takes."""
-        return self._collection.url
+        return self._versions.collection.url
 
     def expire(self) -> None:
         """Has the collection read anew at the next question: it was changed. Older versions may be gone."""
-        with self._lock:
-            self._read = float("-inf")
-            self._snapshots.clear()
+        self._versions.expire()
 
     def known_spread(self, clip: Clip | None) -> tuple[Background | None] | None:
-        """Returns what `spread` would at once; None where it would measure."""
+        """Returns what `spread` would at once; None where it would measure, or read the collection."""
         if clip is None or clip.text is None or clip.image is None:
             return (None,)
-        known = self._spread
-        return (known[1],) if known is not None and known[0] == (id(clip), self._now.version()) else None
+        known, now = self._spread, self._versions.ready()
+        if known is not None and now is not None and known[0] == (id(clip), now.version()):
+            return (known[1],)
+        if not isinstance(now, MemoryCollection) or not now.count():
+            return None
+        kept = known_background(now, clip)
+        if kept is None:
+            return None
+        self._spread = ((id(clip), now.version()), kept)
+        return (kept,)
 
     def spread(self, clip: Clip | None) -> Background | None:
         """Returns how unrelated queries of a model score here; None where it lacks a tower, or nothing is here.
@@ -177,14 +160,13 @@ class Served:
                 if len(rows) >= _BROWSED:
                     break
             kept = self._orders[key] = [name for _time, name in sorted(rows)]
-            while len(self._orders) > _SNAPSHOTS:
+            while len(self._orders) > _ORDERS:
                 self._orders.popitem(last=False)
         return kept
 
     def close(self) -> None:
         """Closes the collection and its snapshots."""
-        for snapshot in (*self._snapshots.values(), self._now, self._collection):
-            snapshot.close()
+        self._versions.close()
 
 
 def gone() -> Problem:
@@ -192,12 +174,9 @@ def gone() -> Problem:
     return Problem(410, "gone", "The collection has changed since. Search again from the start.")
 
 
-def _snapshot(collection: Collection, version: int) -> Collection:
-    """Returns a version that stays what it is; the collection itself where its engine keeps no versions."""
-    try:
-        return collection.at(version)
-    except UnsupportedError:
-        return collection
+def _copied(collection: Collection) -> MemoryCollection | None:
+    """Returns the copy of a version that is small enough to compare all of its vectors."""
+    return copied(collection, most_rows=_COMPARED, most_bytes=_COPY_BYTES)
 
 
 def _facts(collection: Collection, column: str) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, require
 from babelclip.search.collection import Collection, backend_of, open_collection
 from babelclip.search.query_background import Background
 from babelclip.search.server.audit import audit
@@ -105,7 +105,9 @@ class Service:
         finally:
             self.metrics.observe(stage, time.perf_counter() - start)
 
-    async def read(self, served: Served, stage: str, work: Callable[[Collection], T], version: int = 0) -> T:
+    async def read(
+        self, served: Served, stage: str, work: Callable[[Collection], T], version: int = 0, *, light: bool = False
+    ) -> T:
         """Returns what `work` reads of a collection, in a thread.
 
         A version that a deletion cleans up while it is read is read anew where the asker did not name it.
@@ -115,10 +117,20 @@ class Service:
             stage: in the figures.
             work: is given the version to read.
             version: to read; 0 for the newest.
+            light: the work is a page of rows of columns in memory: done at once where the collection lies there, since
+                handing it to a thread and back takes longer than the work.
 
         Raises:
             Problem: 410, the version is not kept any more.
         """
+
+        here = served.at_once(version) if light else None
+        if here is not None:
+            start = time.perf_counter()
+            try:
+                return work(here)
+            finally:
+                self.metrics.observe(stage, time.perf_counter() - start)
 
         def once() -> T:
             collection = served.at(version) if version else served.current()
@@ -275,6 +287,8 @@ def open_service(settings: Settings, secret: bytes | None = None) -> Service:
         import torch
 
         torch.set_num_threads(settings.threads)
+    if settings.fast:
+        require("faiss", "faiss")
     metrics = Metrics()
     limits = settings.limits
     decoder = Decoder(
@@ -298,7 +312,7 @@ def open_service(settings: Settings, secret: bytes | None = None) -> Service:
                 f"The collection {name} lies in the space {collection.fingerprint.space}, and the models given are of "
                 f"{', '.join(sorted(spaces))}. Give --model with one of its space."
             )
-        collections[name] = Served(name, collection, settings.refresh)
+        collections[name] = Served(name, collection, settings.refresh, fast=settings.fast)
     log.log(logging.INFO, "serving %s with %s", ", ".join(collections), ", ".join(encoders) or "no model")
     keys = KeyFile(settings.token_file) if settings.token_file else None
     return Service(settings, encoders, collections, metrics, Signer(secret), decoder, keys)
