@@ -27,7 +27,7 @@ def member_size(tar: Path, member: str) -> int:
     Raises:
         OSError: the tar cannot be read, or has no such member.
     """
-    return _place(tar, member)[1]
+    return member_place(tar, member)[1]
 
 
 def read_member(tar: Path, member: str) -> bytes:
@@ -36,7 +36,7 @@ def read_member(tar: Path, member: str) -> bytes:
     Raises:
         OSError: the tar cannot be read, or has no such member whole.
     """
-    start, size = _place(tar, member)
+    start, size = member_place(tar, member)
     with tar.open("rb") as file:
         file.seek(start)
         content = file.read(size)
@@ -45,7 +45,12 @@ def read_member(tar: Path, member: str) -> bytes:
     return content
 
 
-def _place(tar: Path, member: str) -> tuple[int, int]:
+def member_place(tar: Path, member: str) -> tuple[int, int]:
+    """Returns where a member begins in a tar, and its bytes.
+
+    Raises:
+        OSError: the tar cannot be read, or has no such member.
+    """
     facts = tar.stat()
     places = _places(tar, facts.st_size, facts.st_mtime_ns)
     if member not in places:

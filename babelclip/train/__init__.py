@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from babelclip.train.contrastive import ContrastiveResult, train_contrastive
     from babelclip.train.distill import DistillResult, distill
     from babelclip.train.loop import LossError, RunResult
-    from babelclip.train.processes import LostProcessError
+    from babelclip.train.patience import LostProcessError
     from babelclip.train.recipe import Recipe, load_recipe
     from babelclip.train.ridge import fit_ridge, pooled_features, set_linear_head
     from babelclip.train.stages import StagesResult, run_stages

@@ -5,6 +5,7 @@ Nothing is kept between epochs, so the cursor of a run is (epoch, position), and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ class Batches(Protocol):
     another thread, some steps ahead: what it returns must follow from the rows alone.
     """
 
-    def plan(self, epoch: int) -> list[np.ndarray]:
+    def plan(self, epoch: int) -> Sequence[np.ndarray]:
         """Returns the batches of an epoch, the same for the same epoch whenever it is asked."""
 
     def load(self, rows: np.ndarray) -> Any:

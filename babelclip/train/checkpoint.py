@@ -43,6 +43,7 @@ _FREE = {
     "wandb",
     "device",
     "parallel",
+    "timeout",
 }
 
 

@@ -93,7 +93,7 @@ def open_pictures(
         paths = [Path(name) for name in names]
         images = pictures.Pixels(clip.image.preprocess, paths, pool, strict=data.strict)
     else:
-        with processes.main_first():
+        with processes.main_first(out):
             store = pictures.computed_once(
                 clip.image,
                 {name: Path(name) for name in names},

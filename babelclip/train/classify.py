@@ -232,10 +232,9 @@ def _resolved(clip: Clip, recipe: Recipe) -> Recipe:
 def _before(scorer: Scorer, out: Path, resume: bool, processes: Processes) -> Scores:
     """Returns the figures of the start, which a resumed run need not measure again."""
     path = out / "before.json"
-    if resume and processes.told(path.exists()):
-        known: Scores = read_json(path)
-        if known.keys() == scorer.sets.keys():
-            return known
+    known: Scores = processes.told(read_json(path) if resume and path.exists() else {})
+    if known and known.keys() == scorer.sets.keys():
+        return known
     measured = {name: scorer(name) for name in scorer.sets}
     if processes.writes:
         write_json(path, measured)

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from babelclip.data.captions import Captions
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path
 from babelclip.models.clip import Clip
+from babelclip.models.decoding import decoder_pool
 from babelclip.store import EmbeddingStore
 from babelclip.train import loop, pictures
 from babelclip.train.device import training_device, versions
@@ -28,9 +30,11 @@ from babelclip.train.gradient_cache import check_independent_rows, loss_in_parts
 from babelclip.train.pair_batches import LiveTexts, PairBatches, group_numbers, warn_of_one_language
 from babelclip.train.pair_inputs import PairInputs
 from babelclip.train.pair_sources import open_benchmark, open_pairs, open_towers, store_of
-from babelclip.train.processes import Ranks, WholeBatchLoss, connect
+from babelclip.train.processes import Processes, Ranks, WholeBatchLoss, connect
 from babelclip.train.recall import Benchmark, recall_of
 from babelclip.train.recipe import Recipe, recipe_to_dict, to_toml
+from babelclip.train.tar_batches import TarBatches, check_streaming
+from babelclip.train.tar_shards import TarShards
 from babelclip.train.towers import Pair, is_locked, trained_parameters
 from babelclip.train.trainable import count_weights
 
@@ -57,7 +61,7 @@ class ContrastiveResult:
 
 def train_contrastive(
     clip: Clip,
-    captions: Captions,
+    captions: Captions | TarShards,
     recipe: Recipe,
     out: Path | str,
     *,
@@ -74,7 +78,7 @@ def train_contrastive(
     Args:
         clip: both towers; a locked tower may be absent where its vectors are given.
         captions: rows with a picture's name in `image`; several rows may share a picture, a text or a label, and are
-            positives of each other.
+            positives of each other. `TarShards` are read shard by shard, so they may be larger than memory.
         recipe: sections train, loss, data (weights, strict, workers), student (dropout, freeze_embeddings, long) and
             towers count. `train.batch_size` captions a batch (64 where it is 0); accumulated batches do not see each
             other's negatives, parts of `train.micro_batch` rows do.
@@ -102,14 +106,9 @@ def train_contrastive(
             tower.float().to(device)
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        inputs = PairInputs(clip, recipe, out, processes, stack, progress)
-        captions, vectors = inputs.pictured(captions, paths, image_features)
-        captions, texts = inputs.of_texts(captions, text_features)
-        images = inputs.of_pictures(captions, paths, vectors)
-        groups = group_numbers(captions)
-        warn_of_one_language(clip, captions, recipe)
-        data = PairBatches(texts, images, groups, captions, recipe)
-        pair = Pair.of(clip, recipe, text=isinstance(texts, LiveTexts), image=isinstance(images, pictures.Pixels))
+        data = _data(clip, captions, recipe, out, processes, stack, progress, paths, image_features, text_features)
+        warn_of_one_language(clip, list(data.languages), recipe)
+        pair = Pair.of(clip, recipe, text=data.live_texts, image=data.unreadable is not None)
         parameters = trained_parameters(pair, clip, recipe)
         if recipe.train.micro_batch:
             check_independent_rows(pair)
@@ -122,7 +121,7 @@ def train_contrastive(
         result = loop.run(
             pair,
             _step_loss(recipe),
-            data,
+            data.batches,
             parameters,
             recipe.train,
             out,
@@ -133,18 +132,65 @@ def train_contrastive(
                 "towers": towers,
                 "loss": content["loss"],
                 "dropout": recipe.student.dropout,
-                "captions": data.fingerprint,
+                "captions": data.batches.fingerprint,
             },
-            about={"versions": versions(), "languages": captions.language_counts()},
+            about={"versions": versions(), "languages": data.languages},
             progress=progress,
         )
     pair.eval()
     pair.give_back(clip)
-    skipped = inputs.skipped
-    if isinstance(images, pictures.Pixels) and images.unreadable:
-        skipped[pictures.UNREADABLE] = len(images.unreadable)
-    numbers = (len(captions), int(groups[:, 1].max()) + 1, count_weights(parameters), clip.logit_scale or float("nan"))
-    return ContrastiveResult(result, *numbers, skipped, inputs.truncated, captions.language_counts())
+    if data.unreadable:
+        data.skipped[pictures.UNREADABLE] = len(data.unreadable)
+    numbers = (data.captions, data.pictures, count_weights(parameters), clip.logit_scale or float("nan"))
+    return ContrastiveResult(result, *numbers, data.skipped, data.truncated, data.languages)
+
+
+class _Data(NamedTuple):
+    """What a run reads; `unreadable` is None where no picture is decoded in its steps."""
+
+    batches: PairBatches | TarBatches
+    live_texts: bool
+    captions: int
+    pictures: int
+    languages: dict[str, int]
+    skipped: dict[str, int]
+    truncated: int
+    unreadable: pictures.Unreadable | None
+
+
+def _data(
+    clip: Clip,
+    captions: Captions | TarShards,
+    recipe: Recipe,
+    out: Path,
+    processes: Processes,
+    stack: contextlib.ExitStack,
+    progress: bool,
+    paths: Mapping[str, Path] | None,
+    image_features: EmbeddingStore | None,
+    text_features: EmbeddingStore | None,
+) -> _Data:
+    if isinstance(captions, TarShards):
+        check_streaming(recipe)
+        assert clip.text is not None  # checked by the caller, as no vectors are given
+        assert clip.image is not None
+        rows = int(captions.sizes.sum())
+        pool = stack.enter_context(decoder_pool(recipe.data.workers, rows))
+        streamed = stack.enter_context(
+            contextlib.closing(TarBatches(captions, clip.text, clip.image.preprocess, pool, recipe))
+        )
+        skipped, languages = dict(captions.skipped), captions.languages
+        return _Data(streamed, True, rows, rows, languages, skipped, 0, streamed.unreadable)
+    inputs = PairInputs(clip, recipe, out, processes, stack, progress)
+    captions, vectors = inputs.pictured(captions, paths, image_features)
+    captions, texts = inputs.of_texts(captions, text_features)
+    images = inputs.of_pictures(captions, paths, vectors)
+    groups = group_numbers(captions)
+    batches = PairBatches(texts, images, groups, captions, recipe)
+    unreadable = images.unreadable if isinstance(images, pictures.Pixels) else None
+    count, shown, live = len(captions), int(groups[:, 1].max()) + 1, isinstance(texts, LiveTexts)
+    languages = captions.language_counts()
+    return _Data(batches, live, count, shown, languages, inputs.skipped, inputs.truncated, unreadable)
 
 
 # Settings that say where something lies: another place for the same content is the same run.
@@ -170,7 +216,23 @@ def contrastive(recipe: Recipe, out: Path | str, *, resume: bool = False, progre
     """
     out = Path(out)
     clip = open_towers(recipe)
-    captions, paths = open_pairs(recipe.data.captions, "data.captions")
+    captions: Captions | TarShards
+    paths: dict[str, Path] | None = None
+    if recipe.data.stream:
+        check_streaming(recipe)
+        data = recipe.data
+        # Those of a lane, and of the next ones, also while lanes change.
+        captions = TarShards.open(
+            data.captions,
+            out / "shards",
+            connect(recipe.train),
+            lang=data.lang,
+            strict=data.strict,
+            kept=2 * data.lanes,
+            progress=progress,
+        )
+    else:
+        captions, paths = open_pairs(recipe.data.captions, "data.captions", recipe.data.lang)
     result = train_contrastive(
         clip,
         captions,
@@ -186,7 +248,7 @@ def contrastive(recipe: Recipe, out: Path | str, *, resume: bool = False, progre
     if not is_locked(recipe.towers.image):
         clip.space = f"{clip.space}+{out.resolve().name}"
     if not is_locked(recipe.towers.text):
-        clip.languages = tuple(sorted({*clip.languages, *captions.langs}))
+        clip.languages = tuple(sorted({*clip.languages, *result.languages}))
     clip.name = out.resolve().name
     return Trained(clip, result)
 

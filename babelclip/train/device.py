@@ -16,9 +16,6 @@ import torch
 from babelclip.errors import BabelclipError, require
 from babelclip.train.recipe import Train
 
-# A process that says nothing for so long counts as lost; one that ends is noticed at once.
-_SILENCE = timedelta(minutes=30)
-
 
 def build_accelerator(settings: Train) -> Any:
     """Returns the `accelerate.Accelerator` of a run; `auto` takes bf16 where the device multiplies it in hardware.
@@ -38,7 +35,8 @@ def build_accelerator(settings: Train) -> Any:
     # accelerate shares one state a process, and refuses a second run of another precision or device. The process group
     # of several stays.
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=alone)
-    silence = accelerate.InitProcessGroupKwargs(timeout=_SILENCE)
+    # A process that says nothing for so long counts as lost; one that ends is noticed at once.
+    silence = accelerate.InitProcessGroupKwargs(timeout=timedelta(seconds=settings.timeout))
     return accelerate.Accelerator(mixed_precision=wanted, cpu=on_cpu, kwargs_handlers=[] if alone else [silence])
 
 

@@ -24,7 +24,7 @@ from babelclip.data.mixer import Mixer
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path
 from babelclip.models.text import TextEncoder
-from babelclip.train import checkpoint, fidelity, loop, losses
+from babelclip.train import fidelity, loop, losses
 from babelclip.train.device import training_device, versions
 from babelclip.train.distill_data import CaptionData, MixData, target_rows
 from babelclip.train.frozen import FrozenStates, UpperLayers, can_cut
@@ -32,6 +32,7 @@ from babelclip.train.live import Targets
 from babelclip.train.mix_batches import Counts
 from babelclip.train.recall import SeenBenchmark
 from babelclip.train.recipe import Recipe, recipe_to_dict, to_toml
+from babelclip.train.state import newest
 from babelclip.train.text_batches import Batch
 from babelclip.train.texts import Inputs, TokenTable
 from babelclip.train.trainable import count_weights, encoder_layers, select_parameters, set_dropout, trained_layers
@@ -146,7 +147,7 @@ def _run(
     last = loop.counted_in_steps(settings, data.batches).steps
     reader = _reader(student, recipe, last, data.keeps_states, out, progress)
     # What rank 0 computes and writes, the others find.
-    with processes.main_first():
+    with processes.main_first(out):
         data.prepare(lambda tokens: reader.inputs(tokens, "train"))
         measures = _measures(reader, validation, targets, benchmark, validate)
     set_dropout(student, recipe.student.dropout)
@@ -199,8 +200,8 @@ class _Reader(NamedTuple):
 
 
 def _reader(student: TextEncoder, recipe: Recipe, last: int, keeps_states: bool, out: Path, progress: bool) -> _Reader:
-    steps = checkpoint.saved_steps(out)
-    finished = bool(steps) and steps[-1] >= last
+    saved = newest(loop.connect(recipe.train), out)
+    finished = saved is not None and saved[0] >= last
     # A finished run that is resumed makes no step, so no states are computed for it.
     first_layer = None if finished or not keeps_states else _first_layer(student, recipe)
     model = student if first_layer is None else UpperLayers(student, first_layer)

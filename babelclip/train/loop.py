@@ -28,10 +28,11 @@ from babelclip.train.device import parallel_of, precision_of, stop_requested
 from babelclip.train.layers import recomputed
 from babelclip.train.log import Bar, NoLog, RunLog, training_bar
 from babelclip.train.optimizer import build_optimizer, lr_at
-from babelclip.train.processes import LostProcessError, Processes, Ranks, WholeBatchLoss, connect
+from babelclip.train.patience import LostProcessError
+from babelclip.train.processes import Leaders, Processes, Ranks, WholeBatchLoss, connect
 from babelclip.train.recipe import Train
 from babelclip.train.sharded import spread
-from babelclip.train.state import Job, State, StepLoss, restore, save
+from babelclip.train.state import Job, State, StepLoss, read, restore, save
 from babelclip.train.step import LossError, counted_in_steps, optimizer_step, upcoming
 from babelclip.train.trainable import trained_state
 
@@ -103,7 +104,8 @@ def run(
             processes take a part of each, so batch sizes are those of all of them together.
         parameters: what trains, by name. Nothing else is written to checkpoints.
         settings: the recipe's [train].
-        out: folder for `log.jsonl` and `checkpoints/`; the same one for all processes.
+        out: folder for `log.jsonl` and `checkpoints/`; the same path for all processes. Machines that do not see one
+            disk there keep a copy each, and a resumed run takes the newest of any.
         validate: returns figures such as {"mse": …, "mse/sv": …}; called at the start and every
             `settings.validate_every` steps, and once at the end. The model then holds the moving average of its
             weights, if one is kept. Every process calls it, and rank 0's figures count; under FSDP it must call the
@@ -123,7 +125,7 @@ def run(
     out = Path(out)
     processes = connect(settings)
     with processes.watched(lambda: checkpoint.usable(out)):
-        _open_folder(out, resume, processes)
+        leaders = _open_folder(out, resume, processes)
         content = {"train": dataclasses.asdict(settings), "precision": precision_of(processes.accelerator)}
         content = checkpoint.as_json({**content, **(facts or {})})
         settings = counted_in_steps(settings, batches)
@@ -144,41 +146,54 @@ def run(
                 processes,
                 settings,
                 out,
+                leaders,
                 content,
                 dict(about or {}),
             )
             status, state = _run(job, resume, validate, after_step, progress)
         if status == "finished" and settings.keep == "best" and state.best_step is not None:
-            load_weights(model, parameters, out, state.best_step)
+            load_weights(model, parameters, out, state.best_step, processes)
     last = checkpoint.folder_of(out, state.step)
     kept = (state.validation, state.best_value, state.best_step, last, state.tokens, state.examples, state.seconds)
     where = (precision_of(processes.accelerator), str(processes.device), settings.steps, processes.world)
     return RunResult(status, state.step, *kept, *where)
 
 
-def load_weights(model: nn.Module, parameters: Mapping[str, nn.Parameter], out: Path, step: int) -> None:
-    """Puts the weights of a checkpoint into the model: their moving average where the run kept one.
+def load_weights(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], out: Path, step: int, processes: Processes
+) -> None:
+    """Puts the weights of a checkpoint into the model, their moving average where the run kept one.
+
+    They come from the first process that has them.
 
     Raises:
-        BabelclipError: the checkpoint is damaged or belongs to another model.
+        BabelclipError: the checkpoint is nowhere, is damaged, or belongs to another model.
     """
-    weights, _, _ = checkpoint.load(out, step)
-    weights |= checkpoint.load_average(out, step) or {}
-    checkpoint.restore_weights(trained_state(model, parameters), weights, checkpoint.folder_of(out, step))
+    folder = checkpoint.folder_of(out, step)
+    there = processes.collected(folder.exists())
+    if not any(there):
+        raise BabelclipError(
+            f"The weights of step {step:,} are in {folder}, which none of the machines has: a lost one may have had "
+            "it. Take those of the last step with --set train.keep=last, or give all machines one folder."
+        )
+    weights, average, _, _ = read(processes, out, step, there.index(True))
+    checkpoint.restore_weights(trained_state(model, parameters), weights | (average or {}), folder)
 
 
-def _open_folder(out: Path, resume: bool, processes: Processes) -> None:
-    problem = ""
-    if processes.writes:
+def _open_folder(out: Path, resume: bool, processes: Processes) -> Leaders:
+    leaders = processes.leaders(out)
+
+    def check() -> None:
         checkpoint.sweep(out)
         steps = checkpoint.saved_steps(out)
         if steps and not resume:
-            problem = f"{out} already holds a run at step {steps[-1]}. Resume it (--resume), or choose another folder."
-        else:
-            out.mkdir(parents=True, exist_ok=True)
-    problem = processes.told(problem)
-    if problem:
-        raise BabelclipError(problem)
+            raise BabelclipError(
+                f"{out} already holds a run at step {steps[-1]}. Resume it (--resume), or choose another folder."
+            )
+        out.mkdir(parents=True, exist_ok=True)
+
+    processes.on(leaders.ranks, check)
+    return leaders
 
 
 def _run(
@@ -188,9 +203,10 @@ def _run(
     state = restore(job) if resume else State()
     writes = job.processes.writes
     log: RunLog | NoLog = NoLog()
-    if writes:
+    if job.processes.rank == job.leaders.own:
         usable = functools.partial(checkpoint.usable, job.out)
-        log = RunLog(job.out, job.settings, resumed_step=state.step, usable=usable)
+        settings = job.settings if writes else dataclasses.replace(job.settings, tensorboard=False, wandb=False)
+        log = RunLog(job.out, settings, resumed_step=state.step, usable=usable)
     with (
         contextlib.closing(log),
         stop_requested() as stop,

@@ -60,7 +60,7 @@ class PairBatches:
             BabelclipError: weights name other languages, or a batch has fewer than two distinct texts.
         """
         self.texts, self.images, self.groups = texts, images, groups
-        self.size, self.seed = recipe.train.batch_size or _DEFAULT_BATCH, recipe.train.seed
+        self.size, self.seed = batch_rows(recipe), recipe.train.seed
         self.weights = _weights(captions, recipe)
         table = texts.table if isinstance(texts, LiveTexts) else None
         self.lengths = np.ones(len(groups), dtype=np.int64) if table is None else table.lengths
@@ -92,6 +92,11 @@ class PairBatches:
         return int(self.lengths[rows].sum())
 
 
+def batch_rows(recipe: Recipe) -> int:
+    """Returns the rows of a batch of pairs over all processes."""
+    return recipe.train.batch_size or _DEFAULT_BATCH
+
+
 def group_numbers(captions: Captions) -> np.ndarray:
     """Returns for each caption the numbers of its text, its picture and its label (N, 3) int64.
 
@@ -112,9 +117,8 @@ def _numbers(values: Sequence[Any]) -> np.ndarray:
     return np.fromiter((numbers.setdefault(v, len(numbers)) for v in values), dtype=np.int64, count=len(values))
 
 
-def warn_of_one_language(clip: Clip, captions: Captions, recipe: Recipe) -> None:
+def warn_of_one_language(clip: Clip, trained: Sequence[str], recipe: Recipe) -> None:
     """Warns where a text tower of several languages moves by captions in one: the others move with it, unseen."""
-    trained = sorted(set(captions.langs))
     if len(trained) > 1 or is_locked(recipe.towers.text):
         return
     others = [code for code in clip.languages if not languages.covers(trained, code)]

@@ -58,7 +58,7 @@ class PairInputs:
             return captions, store
         assert tower is not None  # checked by the caller
         places = pictures.paths_of(captions, paths)
-        with self.processes.main_first():
+        with self.processes.main_first(self.out):
             store = pictures.computed_once(
                 tower,
                 places,
@@ -81,7 +81,7 @@ class PairInputs:
         if store is None and is_locked(self.recipe.towers.text) and self.recipe.towers.text_features != LIVE:
             assert tower is not None  # checked by the caller
             text_of = dict(zip(captions.ids, captions.texts, strict=True))
-            with self.processes.main_first():
+            with self.processes.main_first(self.out):
                 store = pictures.once(
                     self.out / "text_features",
                     captions.ids,

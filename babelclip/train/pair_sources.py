@@ -56,8 +56,8 @@ def open_towers(recipe: Recipe) -> Clip:
     )
 
 
-def open_pairs(sources: Sequence[str], setting: str) -> tuple[Captions, dict[str, Path]]:
-    """Returns the captions of some sources, and where each picture lies, by its name.
+def open_pairs(sources: Sequence[str], setting: str, lang: str = "") -> tuple[Captions, dict[str, Path]]:
+    """Returns the captions of some sources, and where each picture lies, by its name; `lang` is of those without one.
 
     Raises:
         BabelclipError: no source is named, or two of them call different pictures by one name.
@@ -69,7 +69,7 @@ def open_pairs(sources: Sequence[str], setting: str) -> tuple[Captions, dict[str
         )
     parts, paths = [], dict[str, Path]()
     for source in sources:
-        part = read_all(source)
+        part = read_all(source, lang=lang or None)
         parts.append(part)
         for name in dict.fromkeys(name for name in part.table["image"].to_pylist() if name):
             path = image_root(source) / name
@@ -85,7 +85,7 @@ def open_benchmark(recipe: Recipe) -> Benchmark | None:
     """Returns the captions of `data.benchmark` with their pictures, None where none is named."""
     if not recipe.data.benchmark:
         return None
-    captions, paths = open_pairs(recipe.data.benchmark, "data.benchmark")
+    captions, paths = open_pairs(recipe.data.benchmark, "data.benchmark", recipe.data.lang)
     return Benchmark(captions.require_images(), paths)
 
 

@@ -167,6 +167,45 @@ class Vectors:
         return {self.key: torch.from_numpy(self.store.gather(self.rows[pictures]))}, np.arange(len(pictures))
 
 
+class Unreadable:
+    """The pictures that were found to be unreadable, by number, with the reason; `strict` makes the first an error."""
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = strict
+        self.why: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.why)
+
+    def __contains__(self, number: object) -> bool:
+        return number in self.why
+
+    def note(self, number: int, error: PictureError) -> None:
+        """Counts a picture; raises the error with `strict`."""
+        if self.strict:
+            raise error
+        if not self.why:
+            _LOG.warning("A picture cannot be read and is left out, as will be others: %s", error)
+        self.why[number] = str(error)
+
+
+def stand_ins(good: Sequence[int], size: int, unreadable: Unreadable) -> np.ndarray:
+    """Returns which pair stands at each place of a batch (size,): its own, or one of the `good` ones.
+
+    Raises:
+        BabelclipError: no picture of the batch can be read.
+    """
+    if not good:
+        raise BabelclipError(
+            f"None of the {size} pictures of a batch can be read; the first: "
+            f"{next(iter(unreadable.why.values()))} Check the pictures, or set strict = true in [data]."
+        )
+    places = np.arange(size)
+    bad = np.setdiff1d(places, good)
+    places[bad] = np.resize(np.asarray(good), len(bad))
+    return places
+
+
 class Pixels:
     """Pictures decoded when they are met, by threads or processes, and kept while they fit in memory.
 
@@ -177,10 +216,10 @@ class Pixels:
 
     def __init__(self, preprocess: Preprocess, paths: Sequence[Path], pool: Executor, *, strict: bool) -> None:
         """Takes the paths of pictures in the order of their numbers."""
-        self.preprocess, self.paths, self.pool, self.strict = preprocess, paths, pool, strict
+        self.preprocess, self.paths, self.pool = preprocess, paths, pool
         self.kept: dict[int, np.ndarray] = {}
         self.room = _PIXELS_IN_MEMORY
-        self.unreadable: dict[int, str] = {}
+        self.unreadable = Unreadable(strict)
 
     def load(self, pictures: np.ndarray) -> tuple[dict[str, Tensor], np.ndarray]:
         """Returns pixels (B, 3, height, width), and the place (B,) of the pair that stands at each place.
@@ -200,26 +239,12 @@ class Pixels:
             try:
                 decoded[number] = waiting[number].result()
             except PictureError as error:
-                self._skip(number, error)
+                self.unreadable.note(number, error)
                 continue
             self._keep(number, decoded[number])
-        if not decoded:
-            raise BabelclipError(
-                f"None of the {len(pictures)} pictures of a batch can be read; the first: "
-                f"{next(iter(self.unreadable.values()))} Check the pictures, or set strict = true in [data]."
-            )
         good = [place for place, number in enumerate(pictures.tolist()) if number in decoded]
-        places = np.arange(len(pictures))
-        bad = np.setdiff1d(places, good)
-        places[bad] = np.resize(np.asarray(good), len(bad))
+        places = stand_ins(good, len(pictures), self.unreadable)
         return {"pixels": torch.from_numpy(np.stack([decoded[int(n)] for n in pictures[places]]))}, places
-
-    def _skip(self, number: int, error: PictureError) -> None:
-        if self.strict:
-            raise error
-        if not self.unreadable:
-            _LOG.warning("A picture cannot be read and is left out, as will be others: %s", error)
-        self.unreadable[number] = str(error)
 
     def _keep(self, number: int, pixels: np.ndarray) -> None:
         if pixels.nbytes <= self.room:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,24 +25,34 @@ from torch import distributed as dist
 
 from babelclip.errors import BabelclipError
 from babelclip.train.device import build_accelerator
+from babelclip.train.patience import LostProcessError, finished, worked
 from babelclip.train.recipe import Train
 
 Value = TypeVar("Value")
 
 # How backends say that the other side is gone or silent; their error classes differ.
 _LOST = ("connection closed", "connection reset", "broken pipe", "connection refused", "timed out", "timeout", "nccl")
-
-
 # Seconds, many times what a thread takes to let go of a tensor.
 _LAST_WORK = 0.2
 
 
-class LostProcessError(BabelclipError):
-    """Another process of the run ended or fell silent."""
+@dataclass(frozen=True)
+class Leaders:
+    """Which processes write into a folder that has one path everywhere: rank 0, where all machines see the same disk.
+
+    Else also one process of each machine that does not see what rank 0 writes.
+
+    Attributes:
+        own: the process that writes what this one reads.
+        ranks: all that write, in order.
+    """
+
+    own: int
+    ranks: tuple[int, ...]
 
 
 class Processes:
-    """The processes of a run, seen from one of them; `rank` 0 alone writes.
+    """The processes of a run, seen from one of them; `rank` 0 alone shows progress and prints.
 
     Example:
         >>> processes = connect(Train(device="cpu", precision="fp32"))
@@ -47,9 +60,9 @@ class Processes:
         (0, 1, [2.0])
     """
 
-    def __init__(self, accelerator: Any) -> None:
-        """Takes the accelerator that has joined the process group."""
-        self.accelerator = accelerator
+    def __init__(self, accelerator: Any, timeout: float = 600.0) -> None:
+        """Takes the accelerator that has joined the process group, and the seconds of silence that it bears."""
+        self.accelerator, self.timeout = accelerator, timeout
         self.rank: int = accelerator.process_index
         self.world: int = accelerator.num_processes
         self.device: torch.device = accelerator.device
@@ -79,12 +92,12 @@ class Processes:
         """Returns whether the flag is set on some process."""
         return flag if self.world == 1 else bool(self.total(torch.tensor([float(flag)])).item())
 
-    def told(self, value: Value) -> Value:
-        """Returns what rank 0 gave; small things only."""
+    def told(self, value: Value, source: int = 0) -> Value:
+        """Returns what process `source` gave; small things only."""
         if self.world == 1:
             return value
         box: list[Any] = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
+        dist.broadcast_object_list(box, src=source, device=self.device)
         told: Value = box[0]
         return told
 
@@ -101,14 +114,73 @@ class Processes:
         if self.world > 1:
             self.accelerator.wait_for_everyone()
 
-    @contextlib.contextmanager
-    def main_first(self) -> Iterator[None]:
-        """Runs the block on rank 0, then on the others: what rank 0 makes in a folder, the others find there."""
-        if not self.writes:
-            self.wait()
-        yield
+    def leaders(self, folder: Path) -> Leaders:
+        """Returns who writes into a folder; rank 0 makes it."""
+        if self.world == 1:
+            return Leaders(0, (0,))
+        mark = folder / f".seen-{self.told(uuid.uuid4().hex)}"
         if self.writes:
-            self.wait()
+            folder.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        self.wait()
+        own = 0 if mark.exists() else self.rank - int(os.environ.get("LOCAL_RANK", "0"))
+        if own == 0 and not mark.exists():
+            # Processes of one machine that see different disks, as in containers.
+            own = self.rank
+        ranks = tuple(sorted(set(self.collected(own))))
+        if self.writes:
+            mark.unlink()
+        return Leaders(own, ranks)
+
+    @contextlib.contextmanager
+    def main_first(self, folder: Path) -> Iterator[None]:
+        """Runs the block on those that write into a folder, then on the others: what is made there, they find.
+
+        However long it takes: the others wait as long as those who work say that they live.
+
+        Raises:
+            LostProcessError: one of them is gone, or failed.
+        """
+        if self.world == 1:
+            yield
+            return
+        leaders, key = self.leaders(folder), self.told(uuid.uuid4().hex)
+        if self.rank == leaders.own:
+            with worked(f"{key}/{self.rank}", self.timeout):
+                yield
+        self._await(key, leaders.ranks)
+        if self.rank != leaders.own:
+            yield
+
+    def on(self, ranks: Sequence[int], work: Callable[[], Value]) -> Value | None:
+        """Returns what `work` gives on some processes, None on the others, who wait for them however long it takes.
+
+        Raises:
+            BabelclipError: one of them raised it; now every process does.
+            LostProcessError: one of them is gone.
+        """
+        if self.world == 1:
+            return work()
+        key, result, problem = self.told(uuid.uuid4().hex), None, ""
+        if self.rank in ranks:
+            with worked(f"{key}/{self.rank}", self.timeout):
+                try:
+                    result = work()
+                except BabelclipError as error:
+                    problem = str(error)
+        self._await(key, ranks)
+        problem = next((found for found in self.collected(problem) if found), "")
+        if problem:
+            raise BabelclipError(problem)
+        return result
+
+    def _await(self, key: str, ranks: Sequence[int]) -> None:
+        failed = [rank for rank in ranks if not finished(f"{key}/{rank}", self.timeout)]
+        if failed:
+            raise LostProcessError(
+                f"Process {failed[0]} of {self.world} has failed in work that the others need. Read why in its own "
+                "output, then start all of them again with --resume."
+            )
 
     @contextlib.contextmanager
     def watched(self, usable: Callable[[], str]) -> Iterator[None]:
@@ -119,6 +191,8 @@ class Processes:
         """
         try:
             yield
+        except LostProcessError as error:
+            raise LostProcessError(f"{error} {usable()}") from error
         except RuntimeError as error:
             lost = isinstance(error, dist.DistError) or any(word in str(error).lower() for word in _LOST)
             if self.world == 1 or not lost:
@@ -140,7 +214,7 @@ def connect(settings: Train) -> Processes:
         BabelclipError: the device does not have the precision.
         MissingExtraError: accelerate is not installed.
     """
-    processes = Processes(build_accelerator(settings))
+    processes = Processes(build_accelerator(settings), settings.timeout)
     if processes.world > 1:
         atexit.register(_leave)
     return processes

@@ -64,6 +64,9 @@ class Train:
     )
     gradient_checkpointing: bool = _setting(False, "compute states of trained layers twice instead of keeping them")
     parallel: Literal["ddp", "fsdp"] = _setting("ddp", "several processes: ddp = whole copies, fsdp = shared weights")
+    timeout: float = _setting(
+        600.0, "several processes: seconds of silence after which one of them counts as lost", above=0.0
+    )
     seed: int = _setting(0, "seed of data order and dropout", least=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting("auto", "of the forward pass; weights stay fp32")
     device: Literal["auto", "cpu"] = _setting("auto", "auto = an accelerator where there is one")
@@ -120,11 +123,22 @@ class Data:
 
     captions: tuple[str, ...] = _setting((), "caption files")
     validation: tuple[str, ...] = _setting((), "held-out caption files")
+    lang: str = _setting("", "language of captions that name none; empty = they are left out (a mix says it itself)")
     benchmark: tuple[str, ...] = _setting((), "held-out captions with pictures, for R@k while training")
     weights: Mapping[str, float] = _setting(
         {}, "language = times an epoch that its captions are seen; absent = 1", least=0.0
     )
-    window: int = _setting(65536, "rows of a mix that are read ahead and batched by length together", least=1)
+    window: int = _setting(
+        65536,
+        "rows of a mix read ahead and batched by length together, or of a stream shuffled together",
+        least=1,
+    )
+    stream: bool = _setting(
+        False, "contrastive: captions and pictures are read from tars shard by shard, more than memory or a seek bears"
+    )
+    lanes: int = _setting(
+        32, "stream: tars that a batch mixes; a multiple of the processes, as is then batch_size of it", least=1
+    )
     strict: bool = _setting(False, "a caption whose picture is missing or unreadable is an error, else left out")
     workers: int = _setting(0, "processes that decode pictures; 0 = threads", least=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
-from babelclip.errors import BabelclipError
 from babelclip.files import write_json
 from babelclip.train import checkpoint
 from babelclip.train.average import Average
 from babelclip.train.batches import Batches
+from babelclip.train.handover import handed_over
 from babelclip.train.log import NoLog, RunLog
-from babelclip.train.processes import Processes, WholeBatchLoss
+from babelclip.train.processes import Leaders, Processes, WholeBatchLoss
 from babelclip.train.recipe import Train
 from babelclip.train.sharded import Spread, full, is_part, like
 from babelclip.train.trainable import trained_state
@@ -48,7 +49,7 @@ class Job(NamedTuple):
     """The parts of a run that stay the same.
 
     `model` is the caller's; a step calls `spread.model`, and what trains is `spread.parameters`. `settings.steps`
-    counts the whole run, also where the recipe counts epochs.
+    counts the whole run, also where the recipe counts epochs. `leaders` write checkpoints and log.
     """
 
     model: nn.Module
@@ -60,12 +61,13 @@ class Job(NamedTuple):
     processes: Processes
     settings: Train
     out: Path
+    leaders: Leaders
     facts: dict[str, Any]
     about: dict[str, Any]
 
 
 def save(job: Job, state: State, log: RunLog | NoLog, *, best: bool) -> None:
-    """Writes a checkpoint; rank 0 does, with the random states of all.
+    """Writes a checkpoint, with the random states of all processes; rank 0 does, or one process of each machine.
 
     Raises:
         BabelclipError: it could not be written; every process says so.
@@ -79,18 +81,11 @@ def save(job: Job, state: State, log: RunLog | NoLog, *, best: bool) -> None:
         "random": job.processes.collected(checkpoint.random_states()),
         "scaler": None if scaler is None else scaler.state_dict(),
     }
-    problem = ""
-    if job.processes.writes:
-        content = {**dataclasses.asdict(state), "facts": job.facts, "about": job.about}
-        try:
-            checkpoint.save(
-                job.out, state.step, weights=weights, average=average, optimizer=inner, state=content, best=best
-            )
-        except BabelclipError as error:
-            problem = str(error)
-    problem = job.processes.told(problem)
-    if problem:
-        raise BabelclipError(problem)
+    content = {**dataclasses.asdict(state), "facts": job.facts, "about": job.about}
+    write = functools.partial(
+        checkpoint.save, job.out, state.step, weights=weights, average=average, optimizer=inner, state=content
+    )
+    job.processes.on(job.leaders.ranks, lambda: write(best=best))
 
 
 def restore(job: Job) -> State:
@@ -99,29 +94,56 @@ def restore(job: Job) -> State:
     Raises:
         BabelclipError: the checkpoint is damaged, or belongs to another run.
     """
-    steps = job.processes.told(checkpoint.saved_steps(job.out))
-    if not steps:
+    found = newest(job.processes, job.out)
+    if found is None:
         return State()
-    folder = checkpoint.folder_of(job.out, steps[-1])
-    if not folder.exists():
-        raise BabelclipError(
-            f"Process {job.processes.rank} does not see {folder}, which rank 0 does. Give all machines one folder."
-        )
-    weights, inner, content = checkpoint.load(job.out, steps[-1])
+    step, source = found
+    folder = checkpoint.folder_of(job.out, step)
+    weights, average, inner, content = read(job.processes, job.out, step, source)
     checkpoint.check_same_run(content.pop("facts"), job.facts, folder)
     content.pop("about")
     state = State(**content)
     checkpoint.restore_weights(trained_state(job.model, job.spread.parameters), weights, folder)
     if job.average is not None:
-        checkpoint.restore_weights(job.average.weights, checkpoint.load_average(job.out, steps[-1]) or {}, folder)
+        checkpoint.restore_weights(job.average.weights, average or {}, folder)
     job.optimizer.load_state_dict(_spread_out(inner["optimizer"], job.optimizer))
     if inner["scaler"] is not None:
         job.processes.accelerator.scaler.load_state_dict(inner["scaler"])
     _restore_random(job, state, inner["random"])
-    if job.processes.writes and state.best_step is not None and state.best_step != checkpoint.best_step(job.out):
+    best, leads = state.best_step, job.processes.rank == job.leaders.own
+    if leads and best is not None and best != checkpoint.best_step(job.out):
         # Killed between the checkpoint and its pointer.
-        write_json(job.out / "checkpoints" / "best.json", {"step": state.best_step, "folder": folder.name})
+        name = checkpoint.folder_of(job.out, best).name
+        write_json(job.out / "checkpoints" / "best.json", {"step": best, "folder": name})
     return state
+
+
+def newest(processes: Processes, out: Path) -> tuple[int, int] | None:
+    """Returns the last step that any process sees a checkpoint of, and the first process that does; None without one.
+
+    Processes may be told another rank when they are started again, and machines that share no disk may have lost some.
+    """
+    last = [steps[-1] if steps else -1 for steps in processes.collected(checkpoint.saved_steps(out))]
+    step = max(last)
+    return None if step < 0 else (step, last.index(step))
+
+
+def read(
+    processes: Processes, out: Path, step: int, source: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, dict[str, Any], Any]:
+    """Returns weights, their average, optimiser content and state of a checkpoint; one process reads, all have them.
+
+    Raises:
+        BabelclipError: a file is missing or damaged.
+    """
+
+    def load() -> tuple[Any, ...]:
+        weights, optimizer, state = checkpoint.load(out, step)
+        return weights, checkpoint.load_average(out, step), optimizer, state
+
+    content = handed_over(processes, processes.on([source], load), source)
+    weights, average, optimizer, state = content
+    return weights, average, optimizer, state
 
 
 def _restore_random(job: Job, state: State, states: Any) -> None:

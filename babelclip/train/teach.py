@@ -75,7 +75,7 @@ def teach(recipe: Recipe, out: Path | str, *, image: str = "", resume: bool = Fa
     if student.text is None:
         raise BabelclipError(f"{recipe.student.model} has no text tower. Give [student] a text encoder.")
     captions = _captions(recipe, targets, out, progress)
-    validation = _read(recipe.data.validation) if recipe.data.validation else None
+    validation = _read(recipe.data.validation, recipe.data.lang) if recipe.data.validation else None
     benchmark = _benchmark(recipe, whole, targets.target, progress)
     result = distill(
         student.text,
@@ -107,19 +107,19 @@ def _targets(recipe: Recipe, teacher: Clip | None, out: Path) -> Targets:
     parts = chain.from_iterable(open_captions(path) for path in paths)
     if folder is None:
         return LiveTargets(teacher, SourceTexts.from_parts(parts), target=settings.target)
-    with loop.connect(recipe.train).main_first():
+    with loop.connect(recipe.train).main_first(out):
         texts = SourceTexts.from_parts(parts, folder) if not SourceTexts.is_at(folder) else SourceTexts.open(folder)
     return LiveTargets(teacher, texts, target=settings.target)
 
 
 def _captions(recipe: Recipe, targets: Targets, out: Path, progress: bool) -> Captions | Mixer:
     if not recipe.mix:
-        return _read(_paths(recipe))
+        return _read(_paths(recipe), recipe.data.lang)
     mix = Mix.from_table(recipe.mix)
     if not mix.sources:
         mix = dataclasses.replace(mix, sources=tuple(MixSource(path, path) for path in _paths(recipe)))
     processes = loop.connect(recipe.train)
-    with processes.main_first():
+    with processes.main_first(out):
         mixer = open_mix(mix, folder=out / "rows", progress=progress and processes.writes)
     if isinstance(targets, EmbeddingStore) and recipe.teacher.missing == "error":
         # Before the first step, and not in the third hour.
@@ -138,8 +138,8 @@ def _paths(recipe: Recipe) -> tuple[str, ...]:
     return paths
 
 
-def _read(paths: tuple[str, ...]) -> Captions:
-    return Captions.concat([read_all(path) for path in paths])
+def _read(paths: tuple[str, ...], lang: str) -> Captions:
+    return Captions.concat([read_all(path, lang=lang or None) for path in paths])
 
 
 def _benchmark(recipe: Recipe, whole: Clip | None, target: str, progress: bool) -> SeenBenchmark | None:

@@ -138,7 +138,7 @@ def _shortened(recipe: Recipe, folder: Path, rows: int) -> Recipe:
     data = dataclasses.replace(recipe.data, validation=(), benchmark=(), weights={})
     if recipe.train.kind != "sts":
         write_captions(_sample(recipe, max(4 * rows, _SAMPLE)), folder / "sample.parquet")
-        data = dataclasses.replace(data, captions=(str(folder / "sample.parquet"),))
+        data = dataclasses.replace(data, captions=(str(folder / "sample.parquet"),), stream=False)
     sts = dataclasses.replace(recipe.sts, validation=())
     teacher = dataclasses.replace(recipe.teacher, missing="drop")
     if recipe.train.kind == "distill" and not teacher.sources and not teacher.targets:

@@ -54,7 +54,7 @@ def test_another_pair_of_the_batch_stands_in_for_a_picture_that_cannot_be_read(p
         batch, places = pixels.load(np.array([1, 2, 1, 0]))
         assert places.tolist() == [1, 1, 3, 3]
         assert torch.equal(batch["pixels"][0], batch["pixels"][1])
-        assert list(pixels.unreadable) == [1]
+        assert list(pixels.unreadable.why) == [1]
         with pytest.raises(BabelclipError, match="None of the 2 pictures of a batch can be read"):
             pixels.load(np.array([1, 1]))
         with pytest.raises(BabelclipError, match=r"red\.png|green\.png"):

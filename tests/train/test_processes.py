@@ -134,14 +134,14 @@ train(Path(sys.argv[1]), steps=3)
     assert len(checkpoint.load(tmp_path / "run", 3)[1]["random"]) == 2
 
 
-def test_one_process_is_a_group_of_its_own():
+def test_one_process_is_a_group_of_its_own(tmp_path: Path):
     processes = connect(Train(device="cpu", precision="fp32"))
     assert isinstance(processes, Processes)
     assert (processes.rank, processes.world, processes.writes) == (0, 1, True)
     assert processes.collected("a") == ["a"]
     assert processes.told([1]) == [1]
     assert processes.any(True)
-    with processes.main_first():
+    with processes.main_first(tmp_path):
         processes.wait()
 
 

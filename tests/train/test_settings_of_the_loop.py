@@ -147,7 +147,7 @@ def test_the_average_is_what_is_validated_and_what_the_model_holds_at_the_end(tm
     assert all(torch.equal(average[name], held[name]) for name in held)
     assert not torch.equal(raw["head.weight"], average["head.weight"])
     assert result.validation["mse"] == error()["mse"]
-    loop.load_weights(model, dict(model.named_parameters()), tmp_path, 20)
+    loop.load_weights(model, dict(model.named_parameters()), tmp_path, 20, loop.connect(Train(device="cpu")))
     assert error()["mse"] == result.validation["mse"]
 
 
