@@ -123,7 +123,6 @@ class Service:
         Raises:
             Problem: 410, the version is not kept any more.
         """
-
         here = served.at_once(version) if light else None
         if here is not None:
             start = time.perf_counter()
