@@ -25,5 +25,5 @@ def default_model() -> Path:
             return candidate
     raise BabelclipError(
         f"No model was named, and there is none in {candidates[0]} or {candidates[1]}. "
-        "Give --model DIR, or make one: babelclip starter"
+        "Give --model a folder or a name that `babelclip models` lists, or make one: babelclip starter"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import typer
@@ -26,9 +25,6 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) ->
     """
     from babelclip.doctor import as_data, examine
 
-    # On a terminal without UTF-8 the doctor is the one who has to be able to say so.
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
     findings = [*examine(), _model()]
     content = as_data(findings)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 
@@ -82,12 +83,32 @@ app.add_typer(store.store)
 app.add_typer(collection.collection)
 
 
+def _make_printable() -> None:
+    """Lets output in another encoding than UTF-8 lose letters (as \\u72d7) instead of ending the program.
+
+    Raises:
+        BabelclipError: an argument was typed in another encoding than the one that this terminal is said to have.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="backslashreplace")
+    for argument in sys.argv[1:]:
+        # Python keeps bytes that it cannot read as lone surrogates; no tokenizer and no table takes those.
+        if any("\udc80" <= letter <= "\udcff" for letter in argument) and not os.path.exists(argument):
+            raise BabelclipError(
+                f"An argument is not in {sys.getfilesystemencoding()}, which this terminal is said to use: "
+                f"{argument.encode('ascii', 'backslashreplace').decode()}. Type it in UTF-8 after "
+                "`export PYTHONUTF8=1`; `babelclip doctor` says what it finds."
+            )
+
+
 def main() -> None:
     """Runs the command line and exits with its code."""
     # Tokenizers' own threads and forked workers do not mix; the library tokenises whole batches in any case.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     offer_values(app)
     try:
+        _make_printable()
         app()
     except (BabelclipError, MissingExtraError) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -1,0 +1,90 @@
+"""What a newcomer does wrong first gets an answer that says what to do: no traceback, and the way on in the text."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from babelclip import errors
+from babelclip.errors import MissingExtraError
+from tests.cli.test_cli import call
+from tests.conftest import draw_shape, make_clip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home")
+    make_clip().save(folder / "model")
+    for name in ("pictures", "empty"):
+        (folder / name).mkdir()
+    draw_shape("red", "circle").save(folder / "pictures" / "red.png")
+    (folder / "note.txt").write_text("a dog\n")
+    (folder / "wrong.toml").write_text("[student]\nmodle = 'x'\n")
+    (folder / "captions.jsonl").write_text('{"text": "a dog", "lang": "swedish"}\n')
+    return folder
+
+
+MISTAKES = {
+    "serch --in pictures dog": (2, "Did you mean 'search'"),
+    "search --in pictures dog --modle model": (2, "--model"),
+    "search dog": (2, "--in FOLDER"),
+    "search --in picture dog --model model": (1, "does not exist"),
+    "search --in empty dog --model model": (1, "holds no pictures"),
+    "search --in note.txt dog --model model": (1, "is a file"),
+    "search --in pictures dog": (1, "babelclip starter"),
+    "search --in pictures dog --model XLM-Roberta-Large-Vit-L14": (1, "M-CLIP/XLM-Roberta-Large-Vit-L-14"),
+    "search --in pictures dog --model pictures": (1, "config.json"),
+    "search photos.lance dog --model model": (1, "babelclip index"),
+    "search pictures dog --model model": (1, "babelclip index"),
+    "index note.txt --out photos.lance --model model": (1, "a folder of pictures"),
+    "models --lang swedish": (1, "Did you mean sv (Swedish)"),
+    "embed captions.jsonl --model model --out targets": (1, "Did you mean sv (Swedish)"),
+    "evaluate model --dataset xm360=pictures": (1, "Did you mean 'xm3600'"),
+    "evaluate model --dataset xm3600=pictures": (1, "captions.jsonl"),
+    "evaluate model": (1, "--captions FILE"),
+    "serve": (1, "babelclip index"),
+    "train teach.toml --out run": (1, "does not exist"),
+    "train wrong.toml --out run": (1, "Did you mean 'model'"),
+    "export model --to onxx --out out": (1, "Did you mean 'onnx'"),
+    "report note.txt": (1, "a file of results"),
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_first_mistake_gets_the_way_on(line, home):
+    pytest.importorskip("lancedb")
+    expected, way_on = MISTAKES[line]
+    code, out, said = call(*line.split(), cwd=home, BABELCLIP_CACHE=str(home / "cache"))
+    assert (code, out) == (expected, ""), said
+    assert way_on in " ".join(said.split())
+    assert "Traceback" not in said
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    with pytest.raises(MissingExtraError, match=r"babelclip\[search\]"):
+        errors.require("lancedb", "search")
+
+
+def run(home, *arguments, **environment):
+    """The program in a process of its own, bytes in and out."""
+    command = [sys.executable, "-m", "babelclip.cli.main", *arguments]
+    environment = {**os.environ, "PYTHONUTF8": "0", **environment}
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, check=False)
+
+
+def test_output_that_the_terminal_cannot_show_is_written_by_its_numbers(home):
+    done = run(home, "models", "--lang", "狗", PYTHONIOENCODING="latin-1")
+    assert done.returncode == 1
+    assert b"\\u72d7" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_an_argument_in_another_encoding_is_an_error_in_words(home):
+    done = run(home, "models", b"\xff\xfe", LC_ALL="C.UTF-8")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: An argument is not in utf-8")
+    assert b"PYTHONUTF8=1" in done.stderr
