@@ -81,22 +81,27 @@ def look_at_packages() -> Finding:
 
 
 def look_at_extras() -> list[Finding]:
-    """Returns a finding for each extra: complete, absent or part of it, or of versions that do not go together."""
-    found = []
+    """Returns a finding for each extra of which something is there, and one for all others.
+
+    An extra that is left out is a choice; one of which all is there, in versions that break each other, is a problem.
+    """
+    found, absent = [], []
+    core = {package.name for package in needed()}
     for extra in [name for name in asked_for() if name and name not in _NOT_SHOWN]:
-        packages = needed(extra)
-        if not packages:
-            found.append(Finding(f"extra {extra}", "note", "not for this Python", "use Python 3.11 or newer"))
-            continue
-        facts = {package.name: package.installed for package in packages}
+        packages = [package for package in needed(extra) if package.name not in core]
         lacking = [package for package in packages if package.installed is None]
+        if len(lacking) == len(packages):
+            absent.append(extra)
+            continue
         wrong = [package for package in packages if package.installed is not None and not package.fits]
-        # Not installed is a choice; installed, and of versions that break each other, is not.
         state: State = "ok" if not lacking and not wrong else "problem" if not lacking else "note"
-        said = ", ".join(p.said for p in (lacking + wrong or packages))
+        said = ", ".join(package.said for package in (lacking + wrong or packages))
         advice = "" if state == "ok" else pip_install(f"'babelclip[{extra}]'")
         advice = f"if you need it: {advice}" if state == "note" else advice
-        found.append(Finding(f"extra {extra}", state, said, advice, facts))
+        found.append(Finding(f"extra {extra}", state, said, advice, {p.name: p.installed for p in packages}))
+    if absent:
+        said = f"not installed: {', '.join(absent)}; to add one: {pip_install(repr('babelclip[NAME]'))}"
+        found.append(Finding("extras", "ok", said, facts={"absent": absent}))
     return found
 
 

@@ -148,8 +148,13 @@ def test_every_extra_is_read_and_its_versions_are_compared(monkeypatch):
     found = {finding.topic: finding for finding in packages.look_at_extras()}
     assert found["extra search"].state == "problem"
     assert "lancedb 0.39.0 (needs <0.41,>=0.40)" in found["extra search"].found
-    assert found["extra faiss"].state == "note"
-    assert "babelclip[faiss]" in found["extra faiss"].advice
+    assert found["extras"].state == "ok"
+    assert "faiss" in found["extras"].facts["absent"]
+    assert "babelclip[NAME]" in found["extras"].found
+    del versions["uvicorn"]
+    [search] = [finding for finding in packages.look_at_extras() if finding.topic == "extra search"]
+    assert (search.state, "uvicorn is missing" in search.found) == ("note", True)
+    assert "babelclip[search]" in search.advice
     assert packages.look_at_packages().state == "problem"
     versions["torch"] = "2.5.0+cpu"
     assert "torch 2.5.0+cpu (needs >=2.6)" in packages.look_at_packages().found
