@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +21,29 @@ from babelclip.search.server.batcher import Batcher, Observe
 from babelclip.search.server.decoder import Decoder
 from babelclip.search.server.problems import Problem
 from babelclip.search.server.settings import Settings
+
+
+class BusyClock:
+    """How long a model has run in all: a request's part of it is what lies between two readings."""
+
+    def __init__(self) -> None:
+        # Seconds of runs that have ended, and when the run under way began (0: none); replaced together.
+        self._state = (0.0, 0.0)
+
+    def read(self) -> float:
+        """Returns the seconds that it has run until now, the run under way among them."""
+        spent, since = self._state
+        return spent + (time.perf_counter() - since if since else 0.0)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Counts the time of a block; one at a time."""
+        spent, since = self._state[0], time.perf_counter()
+        self._state = (spent, since)
+        try:
+            yield
+        finally:
+            self._state = (spent + time.perf_counter() - since, 0.0)
 
 
 class QueryEncoder:
@@ -40,6 +64,7 @@ class QueryEncoder:
             self._encode_texts, self.executor, most=settings.batch, wait=settings.wait, queue=limits.queue,
             observe=observe,
         )  # fmt: skip
+        self._clock = BusyClock()
         self._memory: collections.OrderedDict[tuple[str, str], np.ndarray] = collections.OrderedDict()
         self._remembered = settings.cache
         # Only models whose first token names the language care for it; for others it would split the memory.
@@ -52,6 +77,18 @@ class QueryEncoder:
         Raises:
             Problem: the model has no text tower, or too many wait.
         """
+        vector, _seconds = await self.timed_text(text, lang)
+        return vector
+
+    async def timed_text(self, text: str, lang: str = "") -> tuple[np.ndarray, float]:
+        """Returns what `text` does, and for how many seconds the model ran between the question and the vector.
+
+        That is what waiting for the model costs: batches before, and the text's own. Waiting for anything else (the
+        queue while the model stands still, the thread, the event loop) is not in it.
+
+        Raises:
+            Problem: as `text`.
+        """
         if self.clip.text is None:
             raise Problem(400, "no_text_encoder", "This collection has no text encoder here. Ask with a picture.")
         # What is encoded is what is remembered: a fresh answer and a remembered one cannot differ.
@@ -60,12 +97,13 @@ class QueryEncoder:
         if kept is not None:
             self._memory.move_to_end(key)
             self._observe("remembered", 1)
-            return kept
-        vector: np.ndarray = await self._texts.ask(key)
+            return kept, 0.0
+        before = self._clock.read()
+        vector, after = await self._texts.ask(key)
         self._memory[key] = vector
         while len(self._memory) > self._remembered:
             self._memory.popitem(last=False)
-        return vector
+        return vector, after - before
 
     async def picture(self, content: bytes) -> tuple[np.ndarray, int, int]:
         """Returns the vector of a picture file, its width and its height.
@@ -100,25 +138,29 @@ class QueryEncoder:
             raise Problem(400, "no_image_encoder", "This collection has no picture encoder here. Ask with words.")
         return self.clip.image
 
-    def _encode_texts(self, keys: Sequence[tuple[str, str]]) -> list[np.ndarray]:
+    def _encode_texts(self, keys: Sequence[tuple[str, str]]) -> list[tuple[np.ndarray, float]]:
+        """Returns the vectors of texts, each with what the clock says at their end."""
         start = time.perf_counter()
         texts = [text for text, _lang in keys]
-        if self._names_language:
-            vectors = np.empty((len(keys), self.clip.embed_dim), np.float32)
-            for lang in dict.fromkeys(lang for _text, lang in keys):
-                places = [place for place, key in enumerate(keys) if key[1] == lang]
-                vectors[places] = self.clip.encode_text([texts[place] for place in places], lang=lang or None)
-        else:
-            vectors = self.clip.encode_text(texts)
+        with self._clock.running():
+            if self._names_language:
+                vectors = np.empty((len(keys), self.clip.embed_dim), np.float32)
+                for lang in dict.fromkeys(lang for _text, lang in keys):
+                    places = [place for place, key in enumerate(keys) if key[1] == lang]
+                    vectors[places] = self.clip.encode_text([texts[place] for place in places], lang=lang or None)
+            else:
+                vectors = self.clip.encode_text(texts)
+        end = self._clock.read()
         self._observe("encode_text", time.perf_counter() - start)
         # Copies: a row that is remembered would keep its whole batch.
-        return [row.copy() for row in vectors]
+        return [(row.copy(), end) for row in vectors]
 
     def _encode_pixels(self, pixels: Sequence[np.ndarray]) -> list[np.ndarray]:
         start = time.perf_counter()
         # The pixels are the tower's own already: nothing is decoded here.
-        features, _skipped = self._image_tower().encode_readable(
-            list(pixels), reader=lambda _preprocess, array: (array, None), strict=True
-        )
+        with self._clock.running():
+            features, _skipped = self._image_tower().encode_readable(
+                list(pixels), reader=lambda _preprocess, array: (array, None), strict=True
+            )
         self._observe("encode_image", time.perf_counter() - start)
         return list(features)

@@ -120,7 +120,7 @@ async def _nearest(service: Service, served: Served, asked: dict[str, Any]) -> l
         raise Problem(400, "bad_request", "modality must be image or text. Say which.")
     safety = bool(asked.get("use_safety_model") or asked.get("use_violence_detector"))
     encoder = _encoder(service, served, many=bool(asked.get("use_mclip")))
-    terms, texts = await vectors_of(service, served, encoder, [_term(served, asked)])
+    terms, texts, _seconds = await vectors_of(service, served, encoder, [_term(served, asked)])
 
     def find(collection: Collection) -> list[dict[str, Any]]:
         told = service.settings.ignore_safety and answers.safety_filter(collection.columns) is None

@@ -86,7 +86,7 @@ async def _search(service: Service, served: Served, asked: SearchIn) -> dict[str
     encoder = service.encoder_for(served, asked.encoder)
     version, offset = _from_cursor(service, served, asked)
     given = all_terms(service, asked)
-    terms, texts = await vectors_of(service, served, encoder, given)
+    terms, texts, encoding = await vectors_of(service, served, encoder, given)
     encoded = time.perf_counter()
     spread = await service.spread(served, encoder)
 
@@ -100,14 +100,16 @@ async def _search(service: Service, served: Served, asked: SearchIn) -> dict[str
     version, more, hits = await service.read(served, "search", find, version, light=light)
     more = more and offset + asked.k < limits.depth
     done = time.perf_counter()
+    language = _language(encoder, given)
+    service.metrics.observe("language", time.perf_counter() - done)
     return {
         "collection": served.name,
         "version": version,
         "hits": hits,
         "cursor": _to_cursor(service, served, asked, version, offset + asked.k) if more else None,
-        "language": _language(encoder, given),
+        "language": language,
         "seconds": {
-            "encode": round(encoded - start, 6),
+            "encode": round(encoding, 6),
             "search": round(done - encoded, 6),
             "total": round(done - start, 6),
         },

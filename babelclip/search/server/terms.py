@@ -39,8 +39,10 @@ def all_terms(service: Service, asked: SearchIn) -> list[TermIn]:
 
 async def vectors_of(
     service: Service, served: Served, encoder: QueryEncoder | None, terms: Sequence[TermIn]
-) -> tuple[list[Term], np.ndarray]:
-    """Returns the terms as `query_vector` takes them, and the vectors (N, D) of those that are texts, in their order.
+) -> tuple[list[Term], np.ndarray, float]:
+    """Returns terms as `query_vector` takes them, vectors (N, D) of the texts among them, and seconds of the encoder.
+
+    Texts keep their order. The seconds are those for which the text encoder ran while these waited for it.
 
     Raises:
         Problem: too many or too long terms, no encoder, or a picture or vector that is refused.
@@ -50,7 +52,11 @@ async def vectors_of(
         raise Problem(
             422, "bad_request", f"There are {len(terms)} terms; at most {limits.terms} are allowed. Give fewer."
         )
-    vectors = await asyncio.gather(*(_vector_of(service, served, encoder, term) for term in terms))
+    waited = [0.0]
+    if len(terms) == 1:  # by far the most are: no task of its own
+        vectors = [await _vector_of(service, served, encoder, terms[0], waited)]
+    else:
+        vectors = await asyncio.gather(*(_vector_of(service, served, encoder, term, waited) for term in terms))
     made: list[Term] = []
     texts: list[np.ndarray] = []
     for term, vector in zip(terms, vectors, strict=True):
@@ -61,11 +67,17 @@ async def vectors_of(
             made.append(Term(id=term.id, weight=term.weight))
         else:
             made.append(Term(vector=vector, weight=term.weight))
-    return made, np.stack(texts) if texts else np.empty((0, served.fingerprint.dim), np.float32)
+    # All wait at the same time, so the longest is what the request waited.
+    return made, np.stack(texts) if texts else np.empty((0, served.fingerprint.dim), np.float32), max(waited)
 
 
-async def _vector_of(service: Service, served: Served, encoder: QueryEncoder | None, term: TermIn) -> np.ndarray | None:
-    """Returns the vector (D,) of a term; None of an item, whose vector the collection has."""
+async def _vector_of(
+    service: Service, served: Served, encoder: QueryEncoder | None, term: TermIn, waited: list[float]
+) -> np.ndarray | None:
+    """Returns the vector (D,) of a term; None of an item, whose vector the collection has.
+
+    The seconds for which the text encoder ran meanwhile are added to `waited`.
+    """
     if term.id is not None:
         return None
     if term.vector is not None:
@@ -79,7 +91,9 @@ async def _vector_of(service: Service, served: Served, encoder: QueryEncoder | N
     if term.text is not None:
         text = checked_text(service, term.text)
         service.log_query(text)
-        return await encoder.text(text, checked_language(term.lang))
+        vector, seconds = await encoder.timed_text(text, checked_language(term.lang))
+        waited.append(seconds)
+        return vector
     vector, _width, _height = await encoder.picture(await _bytes_of(service, term))
     return vector
 
