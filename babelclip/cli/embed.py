@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from babelclip.cli.launch import ADDRESS_HELP, LAUNCHER_HELP, check_launcher, launch_means
 from babelclip.errors import BabelclipError
 
 if TYPE_CHECKING:
@@ -51,7 +53,14 @@ def embed(
         min=0,
         help="Captions (16384) or pictures (4096) between two writes; slow models want fewer.",
     ),
-    workers: int = typer.Option(0, "--workers", min=0, help="Processes that decode pictures; 0: threads."),
+    workers: int = typer.Option(
+        0,
+        "--workers",
+        min=0,
+        help="Processes that decode pictures; 0: threads. With a launcher: processes on each device, of Ray in all.",
+    ),
+    launcher: str = typer.Option("", "--launcher", metavar="local|ray|rank", help=LAUNCHER_HELP),
+    ray_address: str = typer.Option("", "--ray-address", help=ADDRESS_HELP),
     publish: Path | None = typer.Option(None, "--publish", help="Also write a folder fit for a data set hub here."),
     licence: str = typer.Option("", "--licence", help="Licence of the published data, for example cc-by-4.0."),
     attribution: list[str] = typer.Option([], "--attribution", help="Whom the licence asks to name; may be repeated."),
@@ -69,6 +78,8 @@ def embed(
       babelclip embed photos/ --model demo/teacher --out pictures/ --workers 8
       babelclip embed captions.jsonl --images --image-root photos/ --model demo/teacher --out pictures/
       babelclip embed translated/ --model demo/teacher --out targets/ --publish upload/ --licence cc-by-4.0
+      babelclip embed captions.parquet --model demo/teacher --out targets/ --launcher ray --ray-address auto
+      srun --ntasks 8 babelclip embed captions.parquet --model demo/teacher --out /shared/targets/ --launcher rank
     """
     import babelclip
     from babelclip.data.embed_images import first_picture, is_captions
@@ -78,21 +89,31 @@ def embed(
 
     check_target(target)
     pictures = images or (not is_captions(source) and first_picture(source) is not None)
-    _check_options(pictures, image_root, workers, sources_only, publish, licence, attribution)
+    check_launcher(launcher, ray_address)
+    _check_options(pictures, image_root, workers if not launcher else 0, sources_only, publish, licence, attribution)
     names = [name.strip() for name in devices.split(",") if name.strip()] or None
     for name in names or []:
         checked_device(name)
-    clip = babelclip.load(model, towers="image" if pictures else "text", device=names[0] if names else None)
+    towers: Literal["image", "text"] = "image" if pictures else "text"
     settings: dict[str, Any] = {"lang": default_lang or None, "only": lang.split(",") if lang else None}
-    settings |= {"strict": strict, "target": target, "normalize": normalize, "dtype": dtype, "progress": True}
-    settings |= {"devices": names, "shard_rows": shard_rows or None}
+    settings |= {"strict": strict, "target": target, "normalize": normalize, "dtype": dtype}
+    settings |= {"shard_rows": shard_rows or None}
     try:
-        if pictures:
-            settings |= {"root": image_root, "workers": workers, **({"batch_size": batch} if batch else {})}
-            store = _pictures(clip, source, out, workers, settings)
+        if launcher:
+            settings |= {"pictures": pictures, "root": image_root, "sources_only": sources_only, "batch": batch or None}
+            settings |= {"means": launch_means(launcher, names or [], workers, ray_address), "model": model}
+            if not _launched(launcher, source, out, settings):
+                return
+            store = EmbeddingStore.open(out)
         else:
-            settings |= {"sources_only": sources_only, "token_budget": batch or None}
-            store = _texts(clip, source, out, settings)
+            clip = babelclip.load(model, towers=towers, device=names[0] if names else None)
+            settings |= {"devices": names, "progress": True}
+            if pictures:
+                settings |= {"root": image_root, "workers": workers, **({"batch_size": batch} if batch else {})}
+                store = _pictures(clip, source, out, workers, settings)
+            else:
+                settings |= {"sources_only": sources_only, "token_budget": batch or None}
+                store = _texts(clip, source, out, settings)
     except KeyboardInterrupt:
         with contextlib.suppress(BabelclipError):  # too early for a store
             typer.echo(f"{out} keeps {len(EmbeddingStore.open(out)):,} vectors.", err=True)
@@ -110,7 +131,7 @@ def embed(
             publish,
             licence=licence,
             attribution=attribution,
-            teacher_revision=clip.revision,
+            teacher_revision=babelclip.load(model, towers=towers).revision,
             progress=True,
         )
         typer.echo(f"{publish}: {made.rows:,} rows with vectors, {made.translations:,} translations, {licence}")
@@ -128,7 +149,6 @@ def _with_sources(source: str, default_lang: str) -> list[Any]:
 
 
 def _texts(clip: Clip, source: str, out: Path, settings: dict[str, Any]) -> EmbeddingStore:
-    from babelclip import languages
     from babelclip.data.embed import embed_file, sources_of
     from babelclip.data.embed_targets import describe_target
 
@@ -139,7 +159,13 @@ def _texts(clip: Clip, source: str, out: Path, settings: dict[str, Any]) -> Embe
         typer.echo(f"target {settings['target']}: {describe_target(clip.text, settings['target'])}", err=True)
     reports: list[EmbedReport] = []
     store = embed_file(clip, source, out, report=reports.append, **settings)
-    report = reports[0]
+    _tell_texts(reports[0], clip.name, clip.languages)
+    return store
+
+
+def _tell_texts(report: EmbedReport, model: str, trained: Iterable[str]) -> None:
+    from babelclip import languages
+
     speed = report.encoded / report.seconds if report.seconds else 0.0
     typer.echo(
         f"{report.added:,} captions added to {report.there:,}; {report.encoded:,} distinct texts encoded in "
@@ -148,17 +174,17 @@ def _texts(clip: Clip, source: str, out: Path, settings: dict[str, Any]) -> Embe
     )
     for reason, count in sorted(report.skipped.items()):
         typer.echo(f"left out: {count:,} {reason}", err=True)
-    foreign = [code for code in report.languages if clip.languages and not languages.covers(clip.languages, code)]
+    known = tuple(trained)
+    foreign = [code for code in report.languages if known and not languages.covers(known, code)]
     if foreign:
         typer.echo(
-            f"warning: {clip.name or 'the model'} was not trained on {', '.join(sorted(foreign))}, and its vectors of "
+            f"warning: {model or 'the model'} was not trained on {', '.join(sorted(foreign))}, and its vectors of "
             f"{sum(report.languages[code] for code in foreign):,} captions may be poor targets. For those of their "
             "sources alone: --sources-only, or --lang en, into a new folder.",
             err=True,
         )
     if report.lossy:
         typer.echo(_LOSSY.format(count=report.lossy), err=True)
-    return store
 
 
 def _pictures(clip: Clip, source: str, out: Path, workers: int, settings: dict[str, Any]) -> EmbeddingStore:
@@ -176,7 +202,11 @@ def _pictures(clip: Clip, source: str, out: Path, workers: int, settings: dict[s
         on_skip=lambda item: typer.echo(f"skipped: {item.reason}", err=True),
         **settings,
     )
-    report = reports[0]
+    _tell_pictures(reports[0], workers)
+    return store
+
+
+def _tell_pictures(report: PicturesReport, workers: int) -> None:
     typer.echo(f"{report.added:,} pictures added to {report.there:,}; {report.skipped:,} skipped", err=True)
     if report.without_picture:
         typer.echo(f"left out: {report.without_picture:,} captions that name no picture", err=True)
@@ -184,7 +214,22 @@ def _pictures(clip: Clip, source: str, out: Path, workers: int, settings: dict[s
         typer.echo(report.encode.advice(workers), err=True)
     if report.lossy:
         typer.echo(_LOSSY.format(count=report.lossy), err=True)
-    return store
+
+
+def _launched(launcher: str, source: str, out: Path, settings: dict[str, Any]) -> bool:
+    """Returns whether the store is finished; of ranks only one commits it."""
+    from babelclip.cluster.embed import embed_on
+
+    done = embed_on(launcher, source, out, **settings)
+    if done is None:
+        return False
+    for reason in done.skipped:
+        typer.echo(f"skipped: {reason}", err=True)
+    if settings["pictures"]:
+        _tell_pictures(done.report, settings["means"].workers)
+    else:
+        _tell_texts(done.report, Path(settings["model"]).name, done.languages)
+    return True
 
 
 def _check_options(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from babelclip.cli.launch import ADDRESS_HELP, LAUNCHER_HELP, check_launcher, launch_means
 
 if TYPE_CHECKING:
     from babelclip.translate.report import TranslationReport
@@ -53,7 +55,11 @@ def translate(
         None, "--min-similarity", help="Reject vectors with a lower cosine to the source's, by --teacher."
     ),
     teacher: str = typer.Option("", "--teacher", help="Folder or name of the multilingual model for --min-similarity."),
-    workers: int = typer.Option(1, "--workers", min=1, help="Processes on the processor, or on each of --devices."),
+    workers: int = typer.Option(
+        1, "--workers", min=1, help="Processes on the processor, or on each of --devices; with Ray, in all."
+    ),
+    launcher: str = typer.Option("", "--launcher", metavar="local|ray|rank", help=LAUNCHER_HELP),
+    ray_address: str = typer.Option("", "--ray-address", help=ADDRESS_HELP),
     devices: str = typer.Option("cpu", "--devices", help="cpu, or GPUs with commas between them: cuda:0,cuda:1."),
     compute: str = typer.Option("int8", "--compute", help="Number format of neural models: int8, bfloat16, float32 …"),
     beam_size: int = typer.Option(4, "--beam-size", min=1, help="Of neural models; 1 is fastest."),
@@ -78,6 +84,7 @@ def translate(
       babelclip translate captions.parquet --to 48 --out translated/ --devices cuda:0,cuda:1
       babelclip translate train.en.gz --to es,ca,gl --engine apertium --plan all --out translated/ --workers 2
       babelclip translate captions.jsonl --to sv,fi --plan weights --weight sv=2 --choose fi=nllb --out translated/
+      sbatch --array=0-15 --wrap 'babelclip translate c.parquet --to 48 --out /shared/translated --launcher rank'
       babelclip translate names.txt --lang en --to de,ja --engine dictionary --no-filter length --out translated/
     """
     from babelclip import languages
@@ -86,6 +93,7 @@ def translate(
     from babelclip.translate.filters import make_filters
     from babelclip.translate.pipeline import kept_so_far, translate_captions
 
+    check_launcher(launcher, ray_address)
     targets = table.targets(to)
     if not dictionary and (engine == "dictionary" or any(words.endswith("=dictionary") for words in choose)):
         dictionary = str(_names_of_emoji())
@@ -98,27 +106,28 @@ def translate(
         dictionary=dictionary,
     )
     chosen = make_filters(on=filters, off=no_filters, round_trip=round_trip, similarity=min_similarity, teacher=teacher)
+    settings: dict[str, Any] = {"to": targets, "engine": choices, "plan": plan, "weights": _weights(weight)}
+    settings |= {"keep_english": keep_english, "seed": seed, "filters": chosen, "source_lang": source_lang}
+    settings |= {"lang": lang or None, "strict": strict, "drop_duplicates": drop_duplicates}
+    settings |= {"rows": rows, "batch_size": batch or None}
     try:
-        report = translate_captions(
-            captions,
-            out,
-            to=targets,
-            engine=choices,
-            plan=plan,
-            weights=_weights(weight),
-            keep_english=keep_english,
-            seed=seed,
-            filters=chosen,
-            source_lang=source_lang,
-            lang=lang or None,
-            strict=strict,
-            drop_duplicates=drop_duplicates,
-            rows=rows,
-            batch_size=batch or None,
-            devices=_devices(devices, workers),
-            progress=True,
-            say=lambda line: typer.echo(line, err=True),
-        )
+        if launcher in ("", "local"):
+            report = translate_captions(
+                captions,
+                out,
+                devices=_devices(devices, workers),
+                progress=True,
+                say=lambda line: typer.echo(line, err=True),
+                **settings,
+            )
+        else:
+            from babelclip.cluster.translate import translate_on
+
+            means = launch_means(launcher, _devices(devices, 1), workers, ray_address)
+            made = translate_on(launcher, captions, out, means=means, **settings)
+            if made is None:
+                return
+            report = made
     except KeyboardInterrupt:
         shards, kept = kept_so_far(out)
         typer.echo(f"{out} keeps {kept:,} rows in {shards:,} finished shards.", err=True)

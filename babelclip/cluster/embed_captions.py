@@ -110,7 +110,9 @@ class CaptionsKind:
             base = (len(store.shards), there)
         told = {"encoded": spool.encoded, "skipped": dict(skipped), "languages": dict(spool.langs)}
         columns = [(field.name, str(field.type)) for field in schema]
-        return Plan(spool.shards, facts, base, columns, {**told, "source": source_name(source)})
+        return Plan(
+            spool.shards, facts, base, columns, {**told, "source": source_name(source), "model": clip.languages}
+        )
 
     def do(self, device: str, lanes: int, decoders: Executor | None, job: dict[str, Any]) -> Do:
         """Loads the text tower, and returns what does a shard."""
@@ -143,7 +145,7 @@ class CaptionsKind:
             return Embedded(EmbedReport(rows, 0, 0, told["skipped"], {}, 0, seconds))
         there, lossy = job["base"][1], sum(int(one.facts["lossy"]) for one in fragments)
         report = EmbedReport(there, rows - there, told["encoded"], told["skipped"], told["languages"], lossy, seconds)
-        return Embedded(report)
+        return Embedded(report, languages=tuple(told["model"]))
 
     @property
     def _rows(self) -> int:

@@ -95,10 +95,12 @@ class Embedded:
     Attributes:
         report: `EmbedReport` or `PicturesReport`, as `embed` without a launcher gives it.
         skipped: why pictures were left out, the first hundred reasons.
+        languages: that the model knows.
     """
 
     report: Any
     skipped: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,18 +9,18 @@ Who starts the processes (torchrun, SLURM, Kubernetes, a shell loop) says by the
 | `SLURM_PROCID`, `SLURM_NTASKS` | `srun --ntasks 8` |
 | `JOB_COMPLETION_INDEX`, `JOB_COMPLETIONS` | a Kubernetes indexed job; the second must be set in its template |
 
-Rank r of w does the shards whose number leaves r when divided by w, but for those that are done. Who then finds all of
-them done takes the lock and commits; the others say so and end. A rank that died is run again, alone or with all.
+Each rank does its part of the list of shards, which is cut into equal parts, but for what is done. Who then finds all
+of them done takes the lock and commits; the others say so and end. A rank that died is run again, alone or with all.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from babelclip.cluster import local
-from babelclip.cluster.job import Job, Means, drive
+from babelclip.cluster.job import Job, Means, Shard, drive
 from babelclip.errors import BabelclipError
 from babelclip.files import LockedError
 from babelclip.progress import progress_bar
@@ -74,6 +74,12 @@ def place_of(environment: Mapping[str, str]) -> Place:
     )
 
 
+def share_of(shards: Sequence[Shard], place: Place) -> list[Shard]:
+    """Returns the shards of a rank: neighbours, so that one rank reads one part of the source, or has one language."""
+    count = len(shards)
+    return list(shards[place.rank * count // place.world : (place.rank + 1) * count // place.world])
+
+
 def run(job: Job[T], means: Means) -> T | None:
     """Does this rank's share, and commits where it finds all shards done; returns None where another rank will.
 
@@ -83,7 +89,7 @@ def run(job: Job[T], means: Means) -> T | None:
     place = place_of(os.environ)
     who = f"rank {place.rank} of {place.world}"
     shards = job.shards()
-    share = [shard for shard in shards if shard.number % place.world == place.rank]
+    share = share_of(shards, place)
     lacking = job.lacking(share)
     with progress_bar(job.what, sum(s.rows for s in share), shown=means.progress, unit=job.unit) as advance:
         advance(sum(s.rows for s in share) - sum(s.rows for s in lacking), 0)

@@ -11,6 +11,7 @@ Stopped at any moment, the next run with the same options does what lacks, and t
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -98,42 +99,106 @@ def translate_captions(
             be read, or an engine cannot translate. What is finished stays.
         MissingExtraError: an engine or filter needs an extra that is not installed.
     """
-    out = Path(out)
-    made = make_plan(to, plan, weights=weights, keep_english=keep_english, seed=seed, source=source_lang)
-    if rows < 1 or (batch_size is not None and batch_size < 1) or not devices:
-        raise BabelclipError(
-            f"rows={rows}, batch_size={batch_size} and {len(devices)} devices: each must be at least 1. Leave them out "
-            "for good values."
-        )
-    if not made.keep_english:
-        _log.warning(NO_ENGLISH)
-    engines = _engines(made, engine)
-    work = Work(out, made, rows, engines, filters or Filters(), batch_size)
-    default = languages.normalize(lang) if lang else made.source
-    options = _options(work, default, strict, drop_duplicates)
-    folder.check_folder(out)
-    facts = folder.source_facts(source)
-    release = folder.lock(out)
+    asked = asked_for(
+        source,
+        out,
+        to=to,
+        engine=engine,
+        plan=plan,
+        weights=weights,
+        keep_english=keep_english,
+        seed=seed,
+        filters=filters,
+        source_lang=source_lang,
+        lang=lang,
+        strict=strict,
+        drop_duplicates=drop_duplicates,
+        rows=rows,
+        batch_size=batch_size,
+    )
+    if not devices:
+        raise BabelclipError("devices is empty: give at least one, such as cpu, or leave it out.")
+    work = asked.work
+    folder.check_folder(work.out)
+    release = folder.lock(work.out)
     try:
-        manifest = folder.read_manifest(out)
-        # What an engine lacks is better known now than hours later, and before a folder is begun in vain.
-        begun = manifest is not None
-        if manifest is None:
-            _check_engines(work, made.languages)
-            manifest = {"source": facts, "options": options, "sources": None, "complete": False}
-            folder.write_manifest(out, manifest)
-        else:
-            folder.check_same(out, manifest, options, facts)
-        if manifest["sources"] is None:
-            manifest["sources"] = _spool(source, work, options, progress)
-            folder.write_manifest(out, manifest)
+        begun = folder.read_manifest(work.out) is not None
+        manifest = prepare(asked, progress)
         done, jobs = _jobs(work, manifest["sources"])
         if begun:
             _check_engines(work, list(dict.fromkeys(job.lang for job in jobs)))
         _translate(work, done, jobs, devices, progress, say)
-        return _finish(work, manifest)
+        return finish(work, manifest)
     finally:
         release()
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a translation is asked for; travels to other processes.
+
+    Attributes:
+        source: captions.
+        work: what all jobs share.
+        options: what decides the bytes of the result, as it stands in the manifest.
+    """
+
+    source: str | Path
+    work: Work
+    options: dict[str, Any]
+
+
+def asked_for(
+    source: str | Path,
+    out: str | Path,
+    *,
+    to: Sequence[str],
+    engine: EngineChoice | Mapping[str, EngineChoice],
+    plan: str = "split",
+    weights: Mapping[str, float] | None = None,
+    keep_english: float = KEEP_ENGLISH,
+    seed: int = 0,
+    filters: Filters | None = None,
+    source_lang: str = "en",
+    lang: str | None = None,
+    strict: bool = False,
+    drop_duplicates: bool = False,
+    rows: int = ROWS,
+    batch_size: int | None = None,
+) -> Asked:
+    """Returns what the same arguments of `translate_captions` ask for, checked; nothing is read or written."""
+    made = make_plan(to, plan, weights=weights, keep_english=keep_english, seed=seed, source=source_lang)
+    if rows < 1 or (batch_size is not None and batch_size < 1):
+        raise BabelclipError(
+            f"rows={rows} and batch_size={batch_size}: each must be at least 1. Leave them out for good values."
+        )
+    if not made.keep_english:
+        _log.warning(NO_ENGLISH)
+    work = Work(Path(out), made, rows, _engines(made, engine), filters or Filters(), batch_size)
+    default = languages.normalize(lang) if lang else made.source
+    return Asked(source, work, _options(work, default, strict, drop_duplicates))
+
+
+def prepare(asked: Asked, progress: bool) -> dict[str, Any]:
+    """Returns the manifest of a folder whose sources are written; begins it, or goes on. The caller holds its lock.
+
+    Raises:
+        BabelclipError: the folder was begun otherwise, or the source cannot be read.
+    """
+    work, options = asked.work, asked.options
+    facts = folder.source_facts(asked.source)
+    manifest = folder.read_manifest(work.out)
+    # What an engine lacks is better known now than hours later, and before a folder is begun in vain.
+    if manifest is None:
+        _check_engines(work, work.plan.languages)
+        manifest = {"source": facts, "options": options, "sources": None, "complete": False}
+        folder.write_manifest(work.out, manifest)
+    else:
+        folder.check_same(work.out, manifest, options, facts)
+    if manifest["sources"] is None:
+        manifest["sources"] = _spool(asked.source, work, options, progress)
+        folder.write_manifest(work.out, manifest)
+    return manifest
 
 
 def kept_so_far(out: str | Path) -> tuple[int, int]:
@@ -260,6 +325,13 @@ def _translate(
         run_jobs(work, jobs, devices, advance=advance, finished=finished)
 
 
+def all_jobs(work: Work, sources: Mapping[str, Any]) -> list[Job]:
+    """Returns the jobs of all languages and blocks, done or not, language by language."""
+    return [
+        Job(lang, block, count) for lang, counts in _planned(work, sources).items() for block, count in counts.items()
+    ]
+
+
 def _planned(work: Work, sources: Mapping[str, Any]) -> dict[str, dict[int, int]]:
     """Returns the captions of each language and block, languages in the order of the plan, copies last."""
     planned: dict[str, dict[int, int]] = {lang: {} for lang in (*work.plan.languages, work.plan.source)}
@@ -275,8 +347,8 @@ def _finished(work: Work, lang: str, planned: Mapping[int, int]) -> dict[int, Sh
     return {block: shard for block, shard in shards.items() if shard is not None}
 
 
-def _finish(work: Work, manifest: dict[str, Any]) -> TranslationReport:
-    """Writes the report, and the manifest with every shard, and returns the report."""
+def finish(work: Work, manifest: dict[str, Any]) -> TranslationReport:
+    """Writes the report, and the manifest with every shard, all of which are done; returns the report."""
     found: dict[str, LanguageReport] = {}
     listed: dict[str, list[dict[str, Any]]] = {}
     for lang, counts in _planned(work, manifest["sources"]).items():
