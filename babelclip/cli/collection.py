@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from babelclip.cli.stored import stored
 from babelclip.errors import BabelclipError
 
 collection = typer.Typer(
@@ -97,6 +98,7 @@ def index(
 
 
 @collection.command("export")
+@stored(folders=("out",))
 def export_(
     url: str = _URL,
     out: Path = typer.Option(..., "--out", help="New folder; an unfinished export is completed."),

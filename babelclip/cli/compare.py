@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from babelclip.cli.stored import stored
+
 if TYPE_CHECKING:
     from babelclip.search.compare import Compared
 
 
+@stored(reads=("captions",))
 def compare(
     url: str = typer.Argument(..., metavar="NAME.lance", help="A collection that `babelclip index` made."),
     query: str = typer.Argument(..., metavar="QUERY", help="What to look for."),

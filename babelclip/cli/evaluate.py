@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from babelclip.cli.stored import stored
+
 if TYPE_CHECKING:
     pass
 
 
+@stored(folders=("out",))
 def evaluate(
     models: list[str] | None = typer.Argument(
         None, metavar="MODEL...", help="Folders or names of models; mine=DIR is called mine."

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from babelclip.cli.stored import stored
+
 if TYPE_CHECKING:
     from babelclip.models.export import Exported
 
 
+@stored(folders=("out",))
 def export(
     model: str = typer.Argument(..., help="Folder of a model, or a name that `babelclip models` lists."),
     to: str = typer.Option(

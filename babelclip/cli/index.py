@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from babelclip.cli.stored import stored
 from babelclip.errors import BabelclipError
 
 if TYPE_CHECKING:
     from babelclip.search.index import IndexingReport
 
 
+@stored(reads=("sources", "captions", "image_root"))
 def index(
     sources: list[str] = typer.Argument(
         ...,

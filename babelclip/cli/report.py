@@ -6,7 +6,10 @@ from pathlib import Path
 
 import typer
 
+from babelclip.cli.stored import stored
 
+
+@stored(whole=("results",), files=("html", "markdown", "csv"))
 def report(
     results: list[Path] = typer.Argument(
         ..., metavar="RESULTS...", help="Files and folders of results: babelclip, clip_benchmark, FlagAI, mteb, top-k."

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from babelclip.cli.stored import stored
 from babelclip.errors import BabelclipError
+from babelclip.storage.addresses import joined
 
 if TYPE_CHECKING:
     from babelclip.search.collection import Collection
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 _CAPTION = 60
 
 
+@stored(reads=("folder", "like", "plus", "minus"), files=("montage",))
 def search(
     words: list[str] = typer.Argument(
         None, metavar="[NAME.lance] QUERY...", help="A collection, unless --in names a folder; then queries."
@@ -154,7 +157,7 @@ def _short(caption: str) -> str:
 def _place(hit: Hit, roots: Any) -> str:
     """Returns where the picture lies, as far as that is known."""
     root = roots.get(hit.source or "", "")
-    return str(Path(root, hit.path)) if root and hit.path else hit.path or hit.id
+    return joined(root, hit.path) if root and hit.path else hit.path or hit.id
 
 
 def _draw(found: list[tuple[str, list[Hit]]], montage: Path | None, open_: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from babelclip.cli.stored import stored
 from babelclip.errors import BabelclipError
 
 store = typer.Typer(
@@ -24,6 +25,7 @@ _LAYOUTS = "clip-retrieval, dataset (Parquet rows id, embedding [1, D]) or npy"
 
 
 @store.command()
+@stored(reads=("path",))
 def info(
     path: Path = typer.Argument(..., help="Folder of the store."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
@@ -49,6 +51,7 @@ def info(
 
 
 @store.command()
+@stored(reads=("path",))
 def verify(
     path: Path = typer.Argument(..., help="Folder of the store."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
@@ -76,6 +79,7 @@ def verify(
 
 
 @store.command()
+@stored(reads=("sources",), folders=("out",))
 def merge(
     sources: list[Path] = typer.Argument(..., help="Folders of the stores, in the order of the result."),
     out: Path = typer.Option(..., "--out", help="Folder of the new store; an unfinished one is completed."),
@@ -103,6 +107,7 @@ def merge(
 
 
 @store.command("export")
+@stored(reads=("path",), folders=("out",))
 def export_(
     path: Path = typer.Argument(..., help="Folder of the store."),
     out: Path = typer.Option(..., "--out", help="New folder; an unfinished export is completed."),
@@ -126,6 +131,7 @@ def export_(
 
 
 @store.command("import")
+@stored(whole=("source",), folders=("out",))
 def import_(
     source: Path = typer.Argument(..., help="Folder of clip-retrieval or of Parquet files, or a .npy file."),
     out: Path = typer.Option(..., "--out", help="Folder of the new store; an unfinished one is completed."),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from babelclip.cli.stored import stored
+
 if TYPE_CHECKING:
     from babelclip.data.captions import Captions
     from babelclip.models.clip import Clip
@@ -20,6 +22,7 @@ _SCRIPTS_SHOWN = 8
 _COMMON = "digits, punctuation"
 
 
+@stored(reads=("captions", "sample"), folders=("out",))
 def trim(
     model: str = typer.Argument(..., help="Folder or name of a model."),
     lang: str = typer.Option(..., "--lang", help="Languages to keep, separated by commas: sv,en."),

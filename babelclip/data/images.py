@@ -7,6 +7,7 @@ import logging
 import os
 from pathlib import Path
 
+from babelclip import storage
 from babelclip.errors import BabelclipError
 
 _log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def list_pictures(folder: Path | str, recursive: bool = True, skip: str | None =
     Raises:
         BabelclipError: the folder is missing, is a file, or has no pictures.
     """
-    folder = Path(folder)
+    folder = storage.shadow(folder)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise BabelclipError(f"{folder} {what}, and pictures are read from a folder: give a folder that has pictures.")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from babelclip import languages
+from babelclip import languages, storage
 from babelclip.data import tables
 from babelclip.data.captions import Captions
 from babelclip.data.duplicates import without_duplicates
@@ -109,7 +109,7 @@ FOLDERS = (
 
 
 def _moses(words: str) -> list[Path]:
-    return [Path(name) for name in words.split(",") if name]
+    return [storage.shadow(name) for name in words.split(",") if name]
 
 
 class Spec(NamedTuple):
@@ -191,11 +191,17 @@ def image_root(source: str | Path) -> Path:
 
     Translations keep the names of their source, so theirs is the one of the source, where that is still in its place.
     """
-    path = Path(source)
+    path = storage.shadow(source)
     if parts_folder.is_translation(path):
-        origin = Path(parts_folder.source_of_translation(path))
-        return image_root(origin) if origin.exists() and origin != path else path
-    return path if path.is_dir() else path.parent
+        name = parts_folder.source_of_translation(path)
+        origin = Path(name)
+        found = storage.is_url(name) or origin.exists()
+        return image_root(name) if found and origin != path and storage.address(path) != name else path
+    if path.is_dir():
+        return path
+    # Of a file in object storage only itself was listed so far.
+    parent = storage.address(path).rpartition("/")[0]
+    return storage.shadow(parent) if storage.is_url(parent) else path.parent
 
 
 def kind_of(source: str | Path) -> str | None:
@@ -203,7 +209,7 @@ def kind_of(source: str | Path) -> str | None:
     name, colon, _ = str(source).partition(":")
     if colon and name in SPECS and not Path(source).exists():
         return name
-    path = Path(source)
+    path = storage.shadow(source) if storage.exists(source) else Path(source)
     if not path.exists():
         return None
     return next((kind.name for kind in (FOLDERS if path.is_dir() else FILES) if kind.is_it(path)), None)
@@ -219,7 +225,7 @@ def _resolved(source: str | Path) -> _Resolved:
     if colon and name in SPECS and not Path(source).exists():
         spec = SPECS[name]
         return _Resolved(lambda rows, lang: spec.read(words, rows, lang), lambda: spec.total(words))
-    path = Path(source)
+    path = storage.shadow(source)
     kind = _kind(path)
     return _Resolved(lambda rows, lang: kind.read(path, rows, lang), lambda: kind.total(path))
 

@@ -33,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from babelclip.errors import BabelclipError, closest
+from babelclip.storage import present
 
 FORMATS = (".parquet", ".jsonl", ".csv", ".tsv")
 BLANK = "blank line"
@@ -361,12 +362,13 @@ def check_columns(path: Path, fields: Iterable[pa.Field]) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Does nothing where `path` is a file.
+    """Does nothing where `path` is a file; one in object storage is fetched.
 
     Raises:
         BabelclipError: it is not; names a file with a similar name.
     """
     if path.is_file():
+        present(path)
         return
     near = closest(path.name, [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else [])
     hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Check the path."
@@ -389,13 +391,13 @@ def _open_text(path: Path) -> TextIO:
 
 
 class ParquetErrors:
-    """Turns what Arrow raises on a damaged file into a message that names the file."""
+    """Turns what Arrow raises on a damaged file into a message that names the file; it is fetched where it must be."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __enter__(self) -> None:
-        return None
+        present(self._path)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         # gzip's own error is an OSError as well.

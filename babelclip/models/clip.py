@@ -216,11 +216,14 @@ class Clip:
     def save(self, folder: Path | str) -> Path:
         """Writes the model in babelclip's own format and returns the folder (see docs/formats.md).
 
-        The folder is self-contained and is replaced whole; loading it gives bit-equal vectors.
+        The folder is self-contained and is replaced whole; loading it gives bit-equal vectors. It may be `s3://…`.
         """
         from babelclip.models.checkpoints import native
+        from babelclip.storage import output
 
-        return native.save(self, Path(folder))
+        with output(folder) as place:
+            native.save(self, place)
+        return Path(folder)
 
     def facts(self) -> dict[str, Any]:
         """Returns name, space, embed_dim, languages and parameter counts, for reports."""

@@ -16,6 +16,8 @@ from PIL import Image, ImageOps
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.models.patches import as_patches, fitting_size
 from babelclip.models.tar_pictures import in_tar, read_member
+from babelclip.storage import address
+from babelclip.storage import content as stored_content
 
 
 class EncodedPicture(Protocol):
@@ -241,13 +243,23 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return Image.fromarray(picture)
     if isinstance(picture, (str, os.PathLike)):
         path = Path(picture)
-        inside = in_tar(path)
+        inside = in_tar(picture)
+        if inside is None and (content := _stored(picture)) is not None:
+            return _decoded(address(picture), lambda: io.BytesIO(content), max_pixels)
         return _decoded(str(path), lambda: path if inside is None else io.BytesIO(read_member(*inside)), max_pixels)
     if not callable(getattr(picture, "read_bytes", None)):
         raise PictureError(
             f"A picture of type {type(picture).__name__} cannot be read. Give a path, a PIL picture or a uint8 array."
         )
     return _decoded(str(picture), lambda: io.BytesIO(picture.read_bytes()), max_pixels)
+
+
+def _stored(path: str | os.PathLike[str]) -> bytes | None:
+    """Returns the bytes of a picture in object storage, None of any other."""
+    try:
+        return stored_content(Path(path))
+    except FileNotFoundError as error:
+        raise PictureError(str(error)) from error
 
 
 def _loaded(picture: Image.Image) -> Image.Image:

@@ -11,6 +11,8 @@ import tarfile
 from os import PathLike, fspath
 from pathlib import Path
 
+from babelclip.storage import present, shadow
+
 # Tars whose headers are kept: pictures come shard by shard, a few at a time with many decoders.
 _KEPT = 16
 
@@ -18,7 +20,7 @@ _KEPT = 16
 def in_tar(path: str | PathLike[str]) -> tuple[Path, str] | None:
     """Returns the tar and the member that `path` names, None where it names a plain file."""
     tar, mark, member = fspath(path).partition(".tar::")
-    return (Path(f"{tar}.tar"), member) if mark else None
+    return (shadow(f"{tar}.tar"), member) if mark else None
 
 
 def member_size(tar: Path, member: str) -> int:
@@ -37,7 +39,7 @@ def read_member(tar: Path, member: str) -> bytes:
         OSError: the tar cannot be read, or has no such member whole.
     """
     start, size = member_place(tar, member)
-    with tar.open("rb") as file:
+    with present(tar).open("rb") as file:
         file.seek(start)
         content = file.read(size)
     if len(content) < size:
@@ -63,7 +65,7 @@ def _places(tar: Path, _size: int, _changed: int) -> dict[str, tuple[int, int]]:
     """Returns where each file of a tar begins and its bytes; a tar that changed is read anew."""
     places: dict[str, tuple[int, int]] = {}
     try:
-        with tarfile.open(tar, "r:") as archive:
+        with tarfile.open(present(tar), "r:") as archive:
             for entry in archive:
                 if entry.isfile():
                     places.setdefault(entry.name, (entry.offset_data, entry.size))

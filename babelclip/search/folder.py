@@ -21,6 +21,7 @@ from babelclip.models.clip import Clip
 from babelclip.models.decoding import EncodeReport, decoder_pool
 from babelclip.models.image import ImageEncoder, SkippedPicture
 from babelclip.progress import progress_bar
+from babelclip.storage import shadow
 from babelclip.store import EmbeddingStore
 
 # Pictures encoded between two writes: what an interruption can lose.
@@ -69,7 +70,7 @@ def index_folder(
     Raises:
         BabelclipError: the folder is missing, holds no picture, or none that can be read.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = shadow(folder).expanduser().resolve()
     paths = list_pictures(folder)
     keys = [_key(path, folder) for path in paths]
     skipped: list[SkippedPicture] = []

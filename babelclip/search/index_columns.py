@@ -21,6 +21,7 @@ from babelclip.data import tables
 from babelclip.data.captions import ALIASES
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.search.columns import ARROW_TYPES, all_columns, type_of
+from babelclip.storage import shadow
 
 # Names under which tables keep what a caption table keeps, the first that is there.
 IMAGE = ("image", *ALIASES["image"])
@@ -86,7 +87,7 @@ def read_side(file: Path | str, columns: Mapping[str, str], lang: str | None = N
         BabelclipError: the file is missing or damaged, or no column names pictures.
     """
     told: dict[str, Told] = {}
-    for row in iter_rows(Path(file), [*IMAGE, *TEXT, *LANG, *columns]):
+    for row in iter_rows(shadow(file), [*IMAGE, *TEXT, *LANG, *columns]):
         image = next((row[name] for name in IMAGE if row.get(name)), None)
         if not isinstance(image, str):
             continue

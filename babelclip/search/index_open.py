@@ -13,7 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from babelclip import storage
 from babelclip.data import tables
+from babelclip.data.sources import image_root as image_root_of
 from babelclip.errors import BabelclipError, closest
 from babelclip.search import index_tables
 from babelclip.search.index_sources import PictureSource, Walk, has_pictures, walk_folder, walk_tar
@@ -48,19 +50,25 @@ def open_sources(
     opened: list[PictureSource] = []
     named = dict(roots)
     for source in sources:
-        path = Path(source).expanduser().resolve()
+        path = source_path(source)
         root, walk = _opened(path, image_root)
         name = _name(path, root, named)
         if any(name == other.name for other in opened):
             raise BabelclipError(f"{source} was given twice, or lies in another source: give each folder once.")
-        named[name] = str(root)
+        named[name] = storage.address(root)
         opened.append(PictureSource(name, root, walk))
     return opened
 
 
+def source_path(source: Path | str) -> Path:
+    """Returns the absolute path of a source; that in the cache of one in object storage."""
+    path = storage.shadow(source)
+    return path if storage.is_url(source) else path.expanduser().resolve()
+
+
 def table_schema(source: Path | str) -> pa.Schema | None:
     """Returns the schema of a Parquet source, which knows the types of its columns; None of another."""
-    path = Path(source)
+    path = storage.shadow(source)
     if not path.exists() or (path.is_dir() and has_pictures(path)):
         return None
     files = index_tables.parquet_files(path)
@@ -106,7 +114,7 @@ def _opened(path: Path, image_root: Path | str | None) -> tuple[Path, Walk]:
             f"{path} is no source of pictures. Pictures are taken from {_LOOKS}; a single picture is not indexed: give "
             "its folder."
         ) from error
-    root = Path(image_root).expanduser().resolve() if image_root is not None else path.parent
+    root = source_path(image_root) if image_root is not None else image_root_of(path)
     return root, functools.partial(index_tables.walk_named, path, root)
 
 
@@ -122,10 +130,10 @@ def _name(path: Path, root: Path, named: Mapping[str, str]) -> str:
     """
     wanted = root.name if path.is_dir() else path.name
     for name, folder in named.items():
-        if folder == str(root) and (name == wanted or name.startswith(f"{wanted}-")):
+        if folder == storage.address(root) and (name == wanted or name.startswith(f"{wanted}-")):
             return name
     number, name = 1, wanted or "pictures"
-    while name in named and Path(named[name]).is_dir():
+    while name in named and (storage.is_url(named[name]) or Path(named[name]).is_dir()):
         number += 1
         name = f"{wanted}-{number}"
     if name in named:

@@ -30,6 +30,7 @@ from babelclip.errors import BabelclipError
 from babelclip.models.tar_pictures import member_size
 from babelclip.search.index_columns import Side, converted, joined_captions
 from babelclip.search.thumbnails import HeldPicture
+from babelclip.storage import present
 
 NOT_UTF8 = "its name is not UTF-8, so it can be no id: rename it"
 PACKED_TAR = "a packed tar cannot be read picture by picture: unpack it to a .tar"
@@ -229,7 +230,7 @@ def _beside(path: Path, ending: str, there: set[str]) -> bytes | None:
     if beside not in there:
         return None
     try:
-        with path.with_name(beside).open("rb") as file:
+        with present(path.with_name(beside)).open("rb") as file:
             content = file.read(LARGEST_TEXT + 1)
     except OSError:
         return None

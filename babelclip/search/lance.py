@@ -36,6 +36,7 @@ from babelclip.search.columns import (
     unit_rows,
 )
 from babelclip.search.filters import Filter, In, to_lance
+from babelclip.storage import is_url, lance_options, url_of
 
 PICTURES, FACTS = "pictures", "facts"
 FORMAT, VERSION = "babelclip-collection", 1
@@ -396,7 +397,7 @@ def _id_conditions(ids: Sequence[str]) -> Iterator[str]:
 
 def _address(url: str | Path) -> str:
     text = str(url).rstrip("/")
-    return text if "://" in text else str(Path(text).expanduser())
+    return url_of(text) or (text if "://" in text else str(Path(text).expanduser()))
 
 
 def _connect(address: str, cache_bytes: int) -> Any:
@@ -406,7 +407,8 @@ def _connect(address: str, cache_bytes: int) -> Any:
     memory = cache_bytes or _CACHE_BYTES
     session = lancedb.Session(index_cache_size_bytes=memory * 3 // 4, metadata_cache_size_bytes=memory // 4)
     # Without an interval a reader keeps its version until it is told to look again.
-    return lancedb.connect(address, read_consistency_interval=None, session=session)
+    options = lance_options(address) if is_url(address) else None
+    return lancedb.connect(address, read_consistency_interval=None, session=session, storage_options=options)
 
 
 @contextlib.contextmanager

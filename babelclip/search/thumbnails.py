@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from babelclip import storage
 from babelclip.models.preprocess import EncodedPicture, Picture, PictureError, Preprocess, open_picture, to_rgb
 from babelclip.models.tar_pictures import in_tar, read_member
 
@@ -90,6 +91,9 @@ def content_of(picture: str | EncodedPicture) -> bytes:
     inside = in_tar(picture)
     if inside is not None:
         return read_member(*inside)
+    stored = storage.content(picture)
+    if stored is not None:
+        return stored
     with open(picture, "rb") as file:
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:

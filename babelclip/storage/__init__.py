@@ -19,45 +19,53 @@ What reads takes a path from `shadow` or `local`, what writes from `output`; a p
 
 from __future__ import annotations
 
-from babelclip.storage.address import address, is_url, joined, name_of, url_of, with_addresses
-from babelclip.storage.locks import Lock, lock
-from babelclip.storage.objects import (
-    Entry,
-    delete,
-    download,
-    exists,
-    list_files,
-    open_input,
-    read_bytes,
-    upload,
-    write_bytes,
-)
-from babelclip.storage.publishing import output, publish, pull
-from babelclip.storage.shadows import content, local, present, shadow
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Entry",
-    "Lock",
-    "address",
-    "content",
-    "delete",
-    "download",
-    "exists",
-    "is_url",
-    "joined",
-    "list_files",
-    "local",
-    "lock",
-    "name_of",
-    "open_input",
-    "output",
-    "present",
-    "publish",
-    "pull",
-    "read_bytes",
-    "shadow",
-    "upload",
-    "url_of",
-    "with_addresses",
-    "write_bytes",
-]
+if TYPE_CHECKING:
+    from babelclip.storage.addresses import address as address
+    from babelclip.storage.addresses import is_url as is_url
+    from babelclip.storage.addresses import joined as joined
+    from babelclip.storage.addresses import name_of as name_of
+    from babelclip.storage.addresses import url_of as url_of
+    from babelclip.storage.addresses import with_addresses as with_addresses
+    from babelclip.storage.filesystem import lance_options as lance_options
+    from babelclip.storage.locks import Lock as Lock
+    from babelclip.storage.locks import lock as lock
+    from babelclip.storage.objects import Entry as Entry
+    from babelclip.storage.objects import delete as delete
+    from babelclip.storage.objects import download as download
+    from babelclip.storage.objects import exists as exists
+    from babelclip.storage.objects import list_files as list_files
+    from babelclip.storage.objects import open_input as open_input
+    from babelclip.storage.objects import read_bytes as read_bytes
+    from babelclip.storage.objects import upload as upload
+    from babelclip.storage.objects import write_bytes as write_bytes
+    from babelclip.storage.publishing import output as output
+    from babelclip.storage.publishing import publish as publish
+    from babelclip.storage.publishing import pull as pull
+    from babelclip.storage.shadows import content as content
+    from babelclip.storage.shadows import local as local
+    from babelclip.storage.shadows import opened as opened
+    from babelclip.storage.shadows import present as present
+    from babelclip.storage.shadows import shadow as shadow
+    from babelclip.storage.shadows import shadowed as shadowed
+
+# Where each name lives: the command line asks only what an address is, and loads no more.
+_MODULES = {
+    "addresses": ("address", "is_url", "joined", "name_of", "url_of", "with_addresses"),
+    "filesystem": ("lance_options",),
+    "locks": ("Lock", "lock"),
+    "objects": "Entry delete download exists list_files open_input read_bytes upload write_bytes".split(),
+    "publishing": ("output", "publish", "pull"),
+    "shadows": ("content", "local", "opened", "present", "shadow", "shadowed"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'babelclip.storage' has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

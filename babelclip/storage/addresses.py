@@ -90,7 +90,7 @@ def parent_and_name(url: str) -> tuple[str, str]:
 
 
 def _cache(kind: str) -> str:
-    return os.path.join(os.fspath(cache_folder().absolute()), kind)
+    return os.path.join(os.fspath(cache_folder().resolve()), kind)
 
 
 @functools.lru_cache(maxsize=256)

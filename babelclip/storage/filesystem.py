@@ -43,6 +43,21 @@ def opened(url: str) -> tuple[Any, str]:
     return _s3(settings, os.getpid(), _SILENCE, _ATTEMPTS), path
 
 
+def lance_options(url: str) -> dict[str, str]:
+    """Returns what Lance's own object store is to be told beside the environment, after a look whether it answers.
+
+    Raises:
+        BabelclipError: as `opened`.
+    """
+    opened(url)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    if not url.startswith("s3://") or not endpoint:
+        return {}
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    plain = {"allow_http": "true"} if endpoint.startswith("http://") else {}
+    return {"endpoint": endpoint, "region": region, **plain}
+
+
 @functools.lru_cache(maxsize=16)
 def _other(root: str) -> Any:
     from pyarrow import fs

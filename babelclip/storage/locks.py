@@ -21,7 +21,7 @@ import time
 import uuid
 
 from babelclip.errors import BabelclipError
-from babelclip.storage.address import joined
+from babelclip.storage.addresses import joined
 from babelclip.storage.objects import Entry, delete, entry_of, exists, list_files, read_bytes, write_bytes
 
 FOLDER = ".lock"

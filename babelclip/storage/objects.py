@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path
-from babelclip.storage.address import joined, url_of
+from babelclip.storage.addresses import joined, url_of
 from babelclip.storage.filesystem import opened, reaching
 
 T = TypeVar("T")

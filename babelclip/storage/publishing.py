@@ -2,12 +2,13 @@
 
 A folder is published so that a reader of the address never sees a manifest that names what is not there: small JSON
 files, which are manifests, are read first and sent last, the outermost at the very end; all else is sent between.
-What was sent is noted in the folder (`.published.json`), so that a run that goes on sends only what changed.
+What was sent is noted in the cache, so that a run that goes on sends only what changed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import threading
@@ -15,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from babelclip.errors import BabelclipError
-from babelclip.files import read_json, write_json
-from babelclip.storage.address import joined, plain, url_of
+from babelclip.files import cache_folder, read_json, write_json
+from babelclip.storage.addresses import joined, plain, url_of
 from babelclip.storage.locks import lock
 from babelclip.storage.objects import (
     Entry,
@@ -31,7 +32,6 @@ from babelclip.storage.objects import (
 from babelclip.storage.shadows import place_of
 
 _log = logging.getLogger(__name__)
-NOTES = ".published.json"
 # Larger JSON files are data.
 _MANIFEST_BYTES = 1 << 24
 # Seconds between two times that unfinished work is published.
@@ -51,7 +51,7 @@ def publish(folder: Path, url: str, *, check: Callable[[], object] = lambda: Non
     Raises:
         BabelclipError: the storage cannot be written; what was sent stays, and the next call goes on.
     """
-    notes = _notes(folder)
+    notes = _notes(folder, url)
     found = {name: facts for name, facts in _files(folder) if notes.get(name, [])[:2] != facts}
     last: dict[str, bytes] = {}
     for name, (size, _) in found.items():
@@ -88,7 +88,7 @@ def pull(url: str, folder: Path) -> None:
         BabelclipError: the storage cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    notes = _notes(folder)
+    notes = _notes(folder, url)
     entries = {entry.name: entry for entry in _published(url)}
     changed = [e for e in entries.values() if notes.get(e.name, [])[::2] != [e.size, e.modified]]
     if not changed and entries.keys() == notes.keys():
@@ -168,9 +168,9 @@ def _published(url: str) -> list[Entry]:
     return [entry for entry in list_files(url) if not any(part.startswith(".") for part in entry.name.split("/"))]
 
 
-def _notes(folder: Path) -> dict[str, list[int]]:
+def _notes(folder: Path, url: str) -> dict[str, list[int]]:
     """Returns name -> [size, time on disk, time at the address] of what was sent or brought."""
-    file = folder / NOTES
+    file = _notes_file(folder, url)
     if not file.is_file():
         return {}
     try:
@@ -183,4 +183,9 @@ def _notes(folder: Path) -> dict[str, list[int]]:
 def _note(folder: Path, url: str, notes: dict[str, list[int]]) -> None:
     """Keeps notes, with the times at the address of what is new there."""
     times = {entry.name: entry.modified for entry in _published(url)}
-    write_json(folder / NOTES, {name: [*note[:2], times.get(name, note[2])] for name, note in notes.items()})
+    write_json(_notes_file(folder, url), {name: [*note[:2], times.get(name, note[2])] for name, note in notes.items()})
+
+
+def _notes_file(folder: Path, url: str) -> Path:
+    key = hashlib.sha256(f"{folder.resolve()}\0{url}".encode()).hexdigest()[:20]
+    return cache_folder() / "published" / f"{key}.json"

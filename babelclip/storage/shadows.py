@@ -3,7 +3,7 @@
 So whatever walks a folder on disk walks one on s3:// too, and nothing copies a data set. A file whose content is not
 there yet has its size and no permission at all; `present` fetches it, whole and under its name in one step, and
 `content` reads a picture without keeping it. Small files that readers open by name alone (.json, .toml, models'
-tokenizers) are fetched at once; pictures, tars, tables, texts and vectors wait.
+tokenizers) are fetched at once; pictures, tars, tables, texts, vectors and weights wait.
 
 A copy is as the listing says: an object whose size or time has changed is fetched again. Fetched files of a megabyte
 and more are counted, and the longest unused give way above `BABELCLIP_CACHE_BYTES` (50 GB), not before ten minutes.
@@ -22,11 +22,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from babelclip.errors import BabelclipError, closest
 from babelclip.files import cache_folder
-from babelclip.storage.address import ADDRESS, KINDS, joined, origin_of, parent_and_name, plain, url_of
-from babelclip.storage.objects import Entry, download, entry_of, in_parallel, kind_of, list_files, read_bytes
+from babelclip.storage.addresses import ADDRESS, KINDS, joined, origin_of, parent_and_name, plain, url_of
+from babelclip.storage.objects import (
+    Entry,
+    download,
+    entry_of,
+    in_parallel,
+    kind_of,
+    list_files,
+    open_input,
+    read_bytes,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +49,8 @@ _IN_USE = 600.0
 # S3 tells times in seconds: what was written just now may be written again within the same one.
 _RACY = 2_000_000_000
 _LAZY = frozenset(
-    ".tar .tgz .npy .npz .index .parquet .pq .arrow .feather .jsonl .ndjson .csv .tsv .tab .txt .tmx".split()
+    ".tar .tgz .npy .npz .index .parquet .pq .arrow .feather .jsonl .ndjson .csv .tsv .tab .txt .tmx"
+    " .safetensors .bin .pt .pth .ckpt .h5 .onnx .msgpack".split()
 )
 _BESIDE = (".json", ".cls")
 
@@ -72,6 +83,11 @@ def shadow(path: Path | str, *, everything: bool = False, kind: str = KINDS[0]) 
     waiting = [root / name for name in wanted if is_waiting(root / name)]
     in_parallel(present, waiting)
     return place / name
+
+
+def shadowed(source: Path | str) -> Path | str:
+    """Returns what `shadow` does for an address, and anything else, words such as "moses:a.en,b.sv" too, as it is."""
+    return source if url_of(source) is None else shadow(source)
 
 
 def local(path: Path | str) -> Path:
@@ -136,6 +152,12 @@ def content(path: Path | str) -> bytes | None:
     return read_bytes(url)
 
 
+def opened(path: Path) -> Any:
+    """Returns a file to read parts of: of one in the cache that waits for its content, each read asks for its range."""
+    url = origin_of(path) if is_waiting(path) else None
+    return path.open("rb") if url is None else open_input(url)
+
+
 def is_waiting(path: Path) -> bool:
     """Returns whether `path` is a file of the cache without its content."""
     try:
@@ -148,7 +170,7 @@ def is_waiting(path: Path) -> bool:
 def place_of(url: str, kind: str = KINDS[0]) -> tuple[Path, str]:
     """Returns the folder of the cache below which an address has its name, made where there is none, and the name."""
     parent, name = parent_and_name(url)
-    place = cache_folder().absolute() / kind / _hashed(parent)
+    place = cache_folder().resolve() / kind / _hashed(parent)
     if not (place / ADDRESS).exists():
         place.mkdir(parents=True, exist_ok=True)
         temporary = place / f"{ADDRESS}.{os.getpid()}.part"
@@ -287,13 +309,13 @@ def _used(path: Path) -> None:
 
 
 def _held() -> Path:
-    folder = cache_folder().absolute() / KINDS[0] / ".held"
+    folder = cache_folder().resolve() / KINDS[0] / ".held"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _locks() -> Path:
-    folder = cache_folder().absolute() / KINDS[0] / ".locks"
+    folder = cache_folder().resolve() / KINDS[0] / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -54,6 +54,7 @@ def column_types(path: Path) -> dict[str, pa.DataType]:
 
 def count_arrow(path: Path) -> int | None:
     """Returns the number of rows, None for a stream, which does not tell."""
+    tables.check_file(path)
     with _ArrowErrors(path), pa.memory_map(str(path)) as file:
         if not _is_file(file):
             return None

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from babelclip import storage
 from babelclip.data.images import picture_suffixes
 from babelclip.data.parts import one_naming
 from babelclip.data.readers import parts_folder, table_files
@@ -159,7 +160,7 @@ def _first_names(tar: Path) -> list[str]:
     """Returns the names of the first few members, of which one is a picture."""
     names: list[str] = []
     try:
-        with tarfile.open(tar, "r:") as archive:
+        with storage.opened(tar) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             while len(names) < 8 and (member := archive.next()) is not None:
                 names.append(member.name)
     except tarfile.TarError as error:

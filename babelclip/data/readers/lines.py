@@ -65,6 +65,7 @@ def count_lines(paths: Sequence[Path]) -> int | None:
     """Returns how many rows `iter_aligned` gives, None where only reading would tell (.gz)."""
     if any(path.name.lower().endswith(".gz") for path in paths):
         return None
+    tables.check_file(paths[0])
     with paths[0].open("rb") as file:
         lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     return lines * len(paths)

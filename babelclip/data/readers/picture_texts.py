@@ -14,6 +14,7 @@ from pathlib import Path
 from babelclip.data import tables
 from babelclip.data.images import picture_suffixes
 from babelclip.data.tables import RawTable
+from babelclip.storage import present
 
 WITHOUT_TEXT = "picture without text"
 WITHOUT_PICTURE = "text without picture"
@@ -69,7 +70,7 @@ def lines_of(content: bytes) -> list[str]:
 
 def _read(path: Path) -> tuple[list[str], str | None]:
     try:
-        with path.open("rb") as file:
+        with present(path).open("rb") as file:
             content = file.read(LARGEST_TEXT + 1)
     except OSError:
         return [], UNREADABLE

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from babelclip import storage
 from babelclip.data import tables
 from babelclip.data.images import picture_suffixes
 from babelclip.data.readers.picture_texts import (
@@ -134,6 +135,7 @@ def iter_samples(path: Path) -> Iterator[tuple[tuple[str, Sample], str | None]]:
 
 
 def _open(path: Path) -> Any:
+    storage.present(path)
     return path.open("rb") if path.name.lower().endswith(".tar") else gzip.open(path, "rb")
 
 

@@ -33,6 +33,7 @@ from babelclip.evaluate.benchmarks import (
 from babelclip.evaluate.benchmarks.catalog import Entry, entries, find_entry
 from babelclip.evaluate.benchmarks.request import Request
 from babelclip.evaluate.benchmarks.sets import BenchmarkSet
+from babelclip.storage import local
 
 OPTIONS = ("images", "names", "templates", "name")
 PROTOCOLS = frozenset({"first", "label", "lowercased", "translated"})
@@ -120,7 +121,7 @@ def open_benchmark(
     codes = None if languages is None else tuple(dict.fromkeys(language_codes.normalize(code) for code in languages))
     request = Request(
         entry=entry,
-        root=Path(path),
+        root=local(path),
         images=_path(options, "images"),
         names=_path(options, "names"),
         templates=_path(options, "templates"),
@@ -167,7 +168,7 @@ def _options(rest: str) -> tuple[str, dict[str, str]]:
 
 
 def _path(options: dict[str, str], key: str) -> Path | None:
-    return Path(options[key]) if options.get(key) else None
+    return local(options[key]) if options.get(key) else None
 
 
 def _is_json(request: Request, name: str) -> bool:

@@ -14,6 +14,7 @@ from babelclip import registry
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.models.checkpoints.files import tokenizer_files
 from babelclip.models.clip import Clip, pair
+from babelclip.storage import is_url, present, shadow
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +52,9 @@ def load(
     name. A folder is taken as it is; `pair` joins the towers of two.
 
     Args:
-        name_or_dir: a folder, which never needs the network; a name that `babelclip models` lists; or any hub
-            repository "organisation/name", with "@revision" where another than the card's or `main` is wanted.
+        name_or_dir: a folder, which never needs the network; one in object storage (`s3://…`); a name that `babelclip
+            models` lists; or any hub repository "organisation/name", with "@revision" where another than the card's or
+            `main` is wanted.
         towers: "both", "text" or "image"; the absent tower is neither fetched, read nor built. A model that has only
             one gives that one for "both".
         dtype: "auto" is bfloat16 where the device has the instructions and vectors keep a cosine of 0.9999 to float32,
@@ -77,7 +79,9 @@ def load(
     for value, allowed, argument in ((towers, TOWERS, "towers"), (dtype, DTYPES, "dtype")):
         if value not in allowed:
             raise BabelclipError(f"{argument}={value!r} is not known. {did_you_mean(value, allowed)}")
-    if str(name_or_dir) and Path(name_or_dir).is_dir():
+    if is_url(name_or_dir):
+        clip = _from_storage(name_or_dir, towers, space=space)
+    elif str(name_or_dir) and Path(name_or_dir).is_dir():
         clip = _from_folder(Path(name_or_dir), towers, space=space)
     else:
         clip = _from_name(str(name_or_dir), towers, space=space, progress=progress)
@@ -115,6 +119,15 @@ def _from_folder(folder: Path, towers: str, *, hub_name: str = "", space: str | 
     reader = reader_of(folder)
     clip: Clip = reader.load(folder, towers, **settings)
     return name_and_space(clip, folder, layout=reader.NAME, hub_name=hub_name, space=space)
+
+
+def _from_storage(url: str | Path, towers: str, *, space: str | None) -> Clip:
+    """Returns the model in a folder of object storage, of which only the files that it needs are fetched."""
+    folder = shadow(url)
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    for name in reader_of(folder).wanted(names, towers):
+        present(folder / name)
+    return _from_folder(folder, towers, space=space)
 
 
 def _from_name(name: str, towers: str, *, space: str | None, progress: bool) -> Clip:

@@ -13,6 +13,7 @@ from babelclip import registry
 from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.models.checkpoints.files.tensors import weight_files
 from babelclip.models.clip import Clip
+from babelclip.storage import present
 
 # 64 samples of 64 kB: 4 MB read of 2 GB, and any training step changes every one of them.
 _SAMPLES = 64
@@ -72,7 +73,7 @@ def fingerprint(folder: Path) -> str:
     for parent, files in sorted(by_folder.items()):
         heads = [name for name in files if name.endswith(".pkl")]
         for name in sorted({*weight_files(files), *heads}):
-            path = folder / parent / name
+            path = present(folder / parent / name)
             size = path.stat().st_size
             digest.update(f"{parent / name} {size}".encode())
             with path.open("rb") as file:
