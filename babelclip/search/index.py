@@ -20,10 +20,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
 from babelclip.models.decoding import EncodeReport, decoder_pool
-from babelclip.models.encoding import Device, replicas
+from babelclip.models.encoding import Device
 from babelclip.models.image import ImageEncoder, SkippedPicture
 from babelclip.progress import progress_bar
 from babelclip.search import near_duplicates
@@ -51,6 +53,9 @@ _LOOK = 1024
 # Rows that are deleted at once.
 _IDS = 500
 _LOG = logging.getLogger(__name__)
+
+# Texts (N) -> vectors (N, D) float32.
+EncodeTexts = Callable[[Sequence[str]], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,23 +148,24 @@ def index_pictures(
     release = lock_collection(url)
     try:
         wanted = parse_columns(columns)
-        collection, opened = _prepared(clip, sources, url, wanted, image_root)
+        collection, opened = prepared(clip, sources, url, wanted, image_root)
         own = {name: kind for name, kind in collection.columns.items() if name not in FIXED}
         side = read_side(captions, own, lang) if captions is not None else None
         asked = Wanted(own, side, lang, Problems())
         with contextlib.closing(collection):
             known = Known(collection, list(own))
-            lanes = None if devices is None else replicas(tower, devices)
-            total = _count(opened, asked) if progress and sys.stderr.isatty() else None
+            total = count_all(opened, asked) if progress and sys.stderr.isatty() else None
             with decoder_pool(workers, _LOOK) as pool, Writer(collection, Waiting(url)) as writer:
-                settings = {"batch_size": batch_size, "workers": workers, "devices": lanes, "pool": pool}
-                encode = TowerEncoder(tower, strict=strict, **settings)
+                settings = {"batch_size": batch_size, "workers": workers, "pool": pool}
+                encode = TowerEncoder(tower, devices, strict=strict, **settings)
                 with progress_bar("Pictures", total, shown=progress, unit="pictures", note=encode.note) as advance:
-                    blocks = Blocks(collection, known, writer, encode, pool, advance, size=block, on_skip=on_skip)
-                    for found in _parts(_walk(opened, asked)):
+                    blocks = Blocks(
+                        collection, known, writer, encode, pool, advance, batch=batch_size, size=block, on_skip=on_skip
+                    )
+                    for found in in_parts(walk_all(opened, asked)):
                         blocks.take(found)
                     blocks.finish()
-            _check(asked.problems, collection, strict, blocks.counts["skipped"])
+            check_found(asked.problems, collection, strict, blocks.counts["skipped"])
             gone, pruned = _gone(collection, known, opened, prune, asked.problems)
             made = near_duplicates.group(collection, url, progress=progress) if groups else None
             wrote = sum(blocks.counts[kind] for kind in (NEW, CHANGED, TOLD)) + pruned
@@ -176,7 +182,7 @@ def index_pictures(
                 groups=made,
                 encode=encode.report,
                 write_seconds=writer.seconds,
-                index=_settled(collection, clip) if wrote else None,
+                index=settled(collection, clip.encode_text if clip.text is not None else None) if wrote else None,
                 rows=collection.count(),
                 seconds=perf_counter() - began,
                 unused=len(side) - len(side.used) if side is not None else 0,
@@ -229,13 +235,18 @@ def opened_or_created(
     return collection
 
 
-def _prepared(
+def prepared(
     clip: Clip,
     sources: Sequence[Path | str],
     url: Path | str,
     wanted: Mapping[str, str],
     image_root: Path | str | None,
 ) -> tuple[Collection, list[PictureSource]]:
+    """Returns the collection at `url`, open for writing and with the `wanted` columns, and its sources.
+
+    Raises:
+        BabelclipError: as `index_pictures`.
+    """
     if not sources:
         raise BabelclipError("No source was given. Give folders of pictures, .tar files or tables.")
     open_sources(sources, {}, image_root)  # a wrong path must not leave an empty collection behind
@@ -249,16 +260,18 @@ def _prepared(
     return collection, opened
 
 
-def _count(sources: Sequence[PictureSource], wanted: Wanted) -> int:
-    return sum(1 for _item in _walk(sources, dataclasses.replace(wanted, problems=Problems())))
+def count_all(sources: Sequence[PictureSource], wanted: Wanted) -> int:
+    """Returns how many pictures the sources have."""
+    return sum(1 for _item in walk_all(sources, dataclasses.replace(wanted, problems=Problems())))
 
 
-def _walk(sources: Sequence[PictureSource], wanted: Wanted) -> Iterator[Found]:
+def walk_all(sources: Sequence[PictureSource], wanted: Wanted) -> Iterator[Found]:
+    """Yields the pictures of all sources, one source after the other."""
     for source in sources:
         yield from source.walk(source.name, wanted)
 
 
-def _parts(found: Iterator[Found]) -> Iterator[list[Found]]:
+def in_parts(found: Iterator[Found]) -> Iterator[list[Found]]:
     """Yields pictures some at a time: fewer where their files are in memory already."""
     part: list[Found] = []
     held = 0
@@ -272,7 +285,12 @@ def _parts(found: Iterator[Found]) -> Iterator[list[Found]]:
         yield part
 
 
-def _check(problems: Problems, collection: Collection, strict: bool, skipped: int) -> None:
+def check_found(problems: Problems, collection: Collection, strict: bool, skipped: int) -> None:
+    """Does nothing where the sources gave something, and with `strict` all of it.
+
+    Raises:
+        BabelclipError: they did not.
+    """
     if strict and problems.counts:
         reason = next(iter(problems.counts))
         raise BabelclipError(
@@ -291,6 +309,12 @@ def _gone(
     collection: Collection, known: Known, sources: Sequence[PictureSource], prune: bool, problems: Problems
 ) -> tuple[int, int]:
     """Returns how many rows of these sources have lost their picture, and how many of them were removed."""
+    gone = gone_ids(collection, known, sources, problems)
+    return len(gone), remove(collection, gone) if prune else 0
+
+
+def gone_ids(collection: Collection, known: Known, sources: Sequence[PictureSource], problems: Problems) -> list[str]:
+    """Returns the ids of rows of these sources that have lost their picture, after all were walked."""
     gone: list[str] = []
     for source in sources:
         if source.name in problems.incomplete:
@@ -298,21 +322,24 @@ def _gone(
             continue
         for batch in collection.scan(where=Eq("source", source.name)):
             gone += known.unseen(batch["id"].to_pylist())
-    if not prune:
-        return len(gone), 0
-    removed = sum(collection.delete(ids=gone[start : start + _IDS]) for start in range(0, len(gone), _IDS))
-    return len(gone), removed
+    return gone
 
 
-def _settled(collection: Collection, clip: Clip) -> IndexReport | None:
+def remove(collection: Collection, ids: Sequence[str]) -> int:
+    """Returns how many of these rows were there, and were removed."""
+    return sum(collection.delete(ids=ids[start : start + _IDS]) for start in range(0, len(ids), _IDS))
+
+
+def settled(collection: Collection, encode_text: EncodeTexts | None) -> IndexReport | None:
     """Compacts what was written, and builds the index of the vectors where the collection advises one.
 
-    Captions are its text queries: they lie elsewhere in the space than pictures, and are found less surely.
+    Captions are its text queries: they lie elsewhere in the space than pictures, and are found less surely. They are
+    encoded by `encode_text`, None where the model has no text tower.
     """
     collection.optimize()
     if not collection.stats().advice:
         return None
-    texts = caption_queries(collection, clip.encode_text) if clip.text is not None else None
+    texts = caption_queries(collection, encode_text) if encode_text is not None else None
     return collection.build_index(IndexSpec(text_queries=texts))
 
 

@@ -46,10 +46,19 @@ def row_of(found: Found, look: Look | None) -> dict[str, Any]:
         "source_row": found.row,
         **found.values,
     }
-    if look is not None:
-        row |= {"width": look.width, "height": look.height, "bytes": look.size, "sha256": look.sha256}
-        row |= {"colour": look.colour, "thumbnail": look.thumbnail}
-    return row
+    return row if look is None else row | values_of(look)
+
+
+def values_of(look: Look) -> dict[str, Any]:
+    """Returns the values of a row that decoding gave, by column."""
+    return {
+        "width": look.width,
+        "height": look.height,
+        "bytes": look.size,
+        "sha256": look.sha256,
+        "colour": look.colour,
+        "thumbnail": look.thumbnail,
+    }
 
 
 def rows_table(

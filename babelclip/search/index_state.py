@@ -39,20 +39,29 @@ def lock_collection(url: str | Path) -> Callable[[], None]:
     Raises:
         BabelclipError: another run has it.
     """
-    if "://" in str(url):
-        file = cache_folder() / "locks" / hashlib.sha256(str(url).encode()).hexdigest()[:20]
-    else:
-        path = Path(url).expanduser().resolve()
-        file = path.with_name(f".{path.name}.lock")
-    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return lock_file(file)
+        return take_lock(url)
     except LockedError as error:
         this = " (this one)" if error.holder == str(os.getpid()) else ""
         raise BabelclipError(
             f"{url} is being indexed by process {error.holder}{this}. One run at a time writes a collection: wait for "
             "it, or stop it; what it has written is kept."
         ) from error
+
+
+def take_lock(url: str | Path) -> Callable[[], None]:
+    """Does what `lock_collection` does, for those who can wait.
+
+    Raises:
+        LockedError: another run has it.
+    """
+    if "://" in str(url):
+        file = cache_folder() / "locks" / hashlib.sha256(str(url).encode()).hexdigest()[:20]
+    else:
+        path = Path(url).expanduser().resolve()
+        file = path.with_name(f".{path.name}.lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return lock_file(file)
 
 
 def note_model(url: str | Path, model: str) -> None:

@@ -110,6 +110,39 @@ def _found(
     )
 
 
+def held_file(found: Found) -> str:
+    """Returns the Parquet file that holds a picture which `walk_parquet` found."""
+    folder = str(found.picture).removesuffix(found.path)
+    for place, _word in enumerate(found.path):
+        if found.path.startswith("::", place) and Path(folder + found.path[:place]).is_file():
+            return folder + found.path[:place]
+    raise BabelclipError(f"{found.picture} lies in no file that is still there: run the same again.")
+
+
+def held_pictures(file: Path, rows: Sequence[int], names: Sequence[str]) -> Iterator[tuple[int, HeldPicture]]:
+    """Yields the pictures in these rows of a Parquet file, in ascending order, reading only the row groups they are in.
+
+    Raises:
+        BabelclipError: the file is damaged, or is another one than it was.
+    """
+    left = dict(zip(rows, names, strict=True))
+    with tables.ParquetErrors(file):
+        opened, start = pq.ParquetFile(file), 0
+        column = picture_column(opened.schema_arrow)
+        for group in range(opened.num_row_groups):
+            end = start + opened.metadata.row_group(group).num_rows
+            here = [row for row in left if start <= row < end]
+            if here and column is not None:
+                values = opened.read_row_group(group, columns=[column])[column]
+                for row in here:
+                    held = values[row - start].as_py()
+                    content = held.get("bytes") if isinstance(held, dict) else held
+                    yield row, HeldPicture(left.pop(row), content or b"")
+            start = end
+    if left:
+        raise BabelclipError(f"{file} has no row {min(left)} any more: it was changed meanwhile. Run the same again.")
+
+
 def walk_named(file: Path, root: Path, name: str, wanted: Wanted) -> Iterator[Found]:
     """Yields the files below `root` that the rows of a table name, each once, with all captions, in order of names.
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from babelclip.models.decoding import EncodeReport
+from babelclip.models.encoding import Device, one_thread_each, replicas
 from babelclip.models.image import ImageEncoder, SkippedPicture
 from babelclip.models.preprocess import Picture
 from babelclip.progress import Advance
@@ -80,55 +81,34 @@ class Writer:
         self._collection.upsert(rows)
 
 
-class Blocks:
-    """Collects pictures to encode until a block is full, and counts what became of all.
+class Compared:
+    """Pictures of a source against the collection: which are to be encoded, and which rows only told something else.
 
     Attributes:
-        counts: pictures by `NEW`, `CHANGED`, `TOLD`, `SAME` and "skipped".
+        counts: pictures by `TOLD` and `SAME`.
     """
 
-    def __init__(
-        self,
-        collection: Collection,
-        known: Known,
-        writer: Writer,
-        encode: Encode,
-        pool: Executor,
-        advance: Advance,
-        *,
-        size: int | None,
-        on_skip: Callable[[SkippedPicture], None] | None,
-    ) -> None:
-        """Takes what blocks go through; `size` None adapts it to the speed."""
-        self._collection, self._known, self._writer = collection, known, writer
-        self._encode, self._pool, self._advance, self._on_skip = encode, pool, advance, on_skip
-        self._fixed, self._size = size is not None, size or _LEAST
+    def __init__(self, collection: Collection, known: Known, writer: Writer, pool: Executor, advance: Advance) -> None:
+        """Takes what pictures are compared with; `pool` reads files whose time is another."""
+        self._collection, self._known, self._writer, self._pool = collection, known, writer, pool
+        self._advance = advance
         self._own = [name for name in collection.columns if name not in ("id", VECTOR)]
-        self._waiting: list[tuple[Found, str]] = []
-        self._held = 0
         self.counts: Counter[str] = Counter()
 
-    def take(self, found: Sequence[Found]) -> None:
-        """Takes pictures of a source in its order."""
+    def take(self, found: Sequence[Found]) -> list[tuple[Found, str]]:
+        """Takes pictures of a source in its order; returns those to encode, `NEW` or `CHANGED`."""
         kinds = self._known.compare(found)
         older = [item for item, kind in zip(found, kinds, strict=True) if kind not in (NEW, SAME)]
         same_file = {item.id for item, kind in zip(found, kinds, strict=True) if kind == TOLD}
         changed = self._tell(older, same_file) if older else {}
+        wanted = []
         for item, kind in zip(found, kinds, strict=True):
             if kind == NEW or (kind == CHANGED and item.id in changed):
-                self._waiting.append((changed[item.id] if kind == CHANGED else item, kind))
-                self._held += item.size if isinstance(item.picture, HeldPicture) else 0
-                if len(self._waiting) >= self._size or self._held > HELD:
-                    self._flush()
+                wanted.append((changed[item.id] if kind == CHANGED else item, kind))
             elif kind == SAME:
                 self.counts[SAME] += 1
                 self._advance(1, 0)
-
-    def finish(self) -> None:
-        """Encodes the last block, which need not be full, and waits until all is written."""
-        if self._waiting:
-            self._flush()
-        self._writer.wait()
+        return wanted
 
     def _tell(self, found: list[Found], same_file: set[str]) -> dict[str, Found]:
         """Writes what is told anew of rows whose picture is the same; returns the pictures that really changed.
@@ -167,6 +147,58 @@ class Blocks:
         self._advance(len(found) - len(changed), 0)
         return changed
 
+
+class Blocks:
+    """Collects pictures to encode until a block is full, and counts what became of all.
+
+    A block is a whole number of batches, so that a picture's batch, and with it the last bits of its vector, depend on
+    its place among all that are encoded and not on how fast the machine was.
+
+    Attributes:
+        counts: pictures by `NEW`, `CHANGED`, `TOLD`, `SAME` and "skipped".
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        known: Known,
+        writer: Writer,
+        encode: Encode,
+        pool: Executor,
+        advance: Advance,
+        *,
+        batch: int,
+        size: int | None,
+        on_skip: Callable[[SkippedPicture], None] | None,
+    ) -> None:
+        """Takes what blocks go through; `size` None adapts it to the speed."""
+        self._compared = Compared(collection, known, writer, pool, advance)
+        self._writer, self._encode, self._advance, self._on_skip = writer, encode, advance, on_skip
+        self._columns, self._batch = collection.columns, batch
+        self._fixed, self._size = size is not None, size or self._whole(_LEAST)
+        self._waiting: list[tuple[Found, str]] = []
+        self._held = 0
+        self.counts = self._compared.counts
+
+    def take(self, found: Sequence[Found]) -> None:
+        """Takes pictures of a source in its order."""
+        for item, kind in self._compared.take(found):
+            self._waiting.append((item, kind))
+            self._held += item.size if isinstance(item.picture, HeldPicture) else 0
+            whole = len(self._waiting) % self._batch == 0
+            if len(self._waiting) >= self._size or (self._held > HELD and (whole or self._fixed)):
+                self._flush()
+
+    def finish(self) -> None:
+        """Encodes the last block, which need not be full, and waits until all is written."""
+        if self._waiting:
+            self._flush()
+        self._writer.wait()
+
+    def _whole(self, pictures: float) -> int:
+        """Returns the number of pictures in as many whole batches, at least one."""
+        return max(1, round(pictures / self._batch)) * self._batch
+
     def _flush(self) -> None:
         began, block = perf_counter(), self._waiting
         self._waiting, self._held = [], 0
@@ -180,7 +212,7 @@ class Blocks:
         self._advance(len(bad))
         if kept:
             found = [block[place][0] for place in kept]
-            rows = table_of(found, [looks[place] for place in kept], vectors, self._collection.columns)
+            rows = table_of(found, [looks[place] for place in kept], vectors, self._columns)
             kinds = Counter(block[place][1] for place in kept)
 
             def written() -> None:
@@ -190,23 +222,28 @@ class Blocks:
             self._writer.write(rows, encoded=True, written=written)
         if not self._fixed:
             speed = len(block) / max(perf_counter() - began, 1e-3)
-            self._size = int(min(max(speed * _SECONDS, _LEAST), _MOST, 2 * self._size))
+            self._size = self._whole(min(max(speed * _SECONDS, _LEAST), _MOST, 2 * self._size))
 
 
 class TowerEncoder:
-    """A picture tower with the settings of a run, as `Blocks` calls it; adds up what it took in `report`."""
+    """A picture tower with the settings of a run, as `Blocks` calls it; adds up what it took in `report`.
 
-    def __init__(self, tower: ImageEncoder, **settings: Any) -> None:
+    The bits of a vector depend on its batch alone, not on the number of threads (`one_thread_each`).
+    """
+
+    def __init__(self, tower: ImageEncoder, devices: Sequence[Device] | None = None, **settings: Any) -> None:
         """Takes settings of `ImageEncoder.encode_readable`."""
         self._tower, self._settings = tower, settings
+        self._devices = None if devices is None else replicas(tower, devices)
         self.report = EncodeReport(0, 0, 0.0, 0.0, 0.0)
 
     def __call__(self, pictures: list[Picture]) -> tuple[np.ndarray, dict[int, Look], list[SkippedPicture]]:
         """Returns vectors (M, D) of those that can be read, by position what is kept of each, and the others."""
         looks: dict[int, Look] = {}
-        vectors, skipped = self._tower.encode_readable(
-            pictures, reader=read_picture, took=looks.__setitem__, report=self._add, **self._settings
-        )
+        with one_thread_each(self._tower, self._devices) as lanes:
+            vectors, skipped = self._tower.encode_readable(
+                pictures, reader=read_picture, took=looks.__setitem__, report=self._add, devices=lanes, **self._settings
+            )
         return vectors, looks, skipped
 
     def note(self) -> str:
