@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from babelclip.cli.launch import ADDRESS_HELP, LAUNCHER_HELP, check_launcher, launch_means
+from babelclip.cli.stored import stored
 from babelclip.errors import BabelclipError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _LOSSY = (
 )
 
 
+@stored(reads=("source", "image_root"), folders=("publish",))
 def embed(
     source: str = typer.Argument(
         ...,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from babelclip.errors import BabelclipError
-from babelclip.storage.addresses import is_url, with_addresses
+from babelclip.storage.addresses import is_url, url_of, with_addresses
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -66,7 +66,7 @@ def _mapped(value: Any, change: Callable[[str], Path]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_mapped(item, change) for item in value]
     if isinstance(value, (str, Path)) and is_url(value):
-        return type(value)(change(str(value)))
+        return type(value)(change(str(url_of(value))))
     return value
 
 
@@ -83,11 +83,12 @@ def _published(stack: contextlib.ExitStack, url: str) -> Path:
 
 
 def _uploaded(stack: contextlib.ExitStack, url: str) -> Path:
-    import tempfile
+    from babelclip.storage import upload
+    from babelclip.storage.shadows import place_of
 
-    from babelclip.storage import name_of, upload
-
-    file = Path(stack.enter_context(tempfile.TemporaryDirectory()), name_of(url))
+    place, name = place_of(url, "work")
+    file = place / name
+    file.unlink(missing_ok=True)
 
     def send(kind: type[BaseException] | None, *_rest: object) -> None:
         if kind is None and file.exists():

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from babelclip.cli.launch import ADDRESS_HELP, LAUNCHER_HELP, check_launcher, launch_means
+from babelclip.cli.stored import stored
 
 if TYPE_CHECKING:
     from babelclip.translate.report import TranslationReport
 
 
+@stored(reads=("captions", "dictionary"), folders=("out",))
 def translate(
     captions: str = typer.Argument(..., help="Captions in English: a file, a folder, or words such as moses:train.en."),
     to: str = typer.Option(..., "--to", help="Languages with commas between them, or 48 for those of M-CLIP 2022."),

@@ -47,6 +47,7 @@ from babelclip.search.index_state import Waiting, lock_collection
 from babelclip.search.index_write import HELD, Blocks, TowerEncoder, Writer
 from babelclip.search.recall import caption_queries
 from babelclip.search.thumbnails import HeldPicture
+from babelclip.storage import address
 
 # Pictures that are compared with the collection at once.
 _LOOK = 1024
@@ -254,7 +255,7 @@ def prepared(
     typed = with_types(wanted, schema)
     collection = opened_or_created(url, fingerprint_of(clip), typed, {})
     opened = open_sources(sources, collection.roots, image_root)
-    roots = {**collection.roots, **{source.name: str(source.root) for source in opened}}
+    roots = {**collection.roots, **{source.name: address(source.root) for source in opened}}
     if roots != dict(collection.roots):
         collection.set_roots(roots)
     return collection, opened

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from babelclip.errors import BabelclipError, shown
+from babelclip.storage.addresses import url_of
 
 # Seconds to reach an endpoint, and without a byte from it, before it counts as down. The first question to an endpoint
 # is asked once; transfers may try again, for a busy server says so.
@@ -32,7 +33,7 @@ def opened(url: str) -> tuple[Any, str]:
     Raises:
         BabelclipError: the address has no bucket, the bucket does not exist, or the endpoint does not answer.
     """
-    scheme, _, path = url.partition("://")
+    scheme, _, path = (url_of(url) or url).partition("://")
     bucket = path.partition("/")[0]
     if not bucket:
         raise BabelclipError(f"{url!r} names no bucket. An address is {scheme}://bucket/name: give it whole.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -70,7 +72,18 @@ def files(folder: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in names.items() if "/." not in f"/{name}"}
 
 
-def babelclip(*arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own."""
-    command = [sys.executable, "-m", "babelclip.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **settings)  # type: ignore[call-overload,no-any-return]
+def babelclip(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command line, in this process, where torch is loaded already."""
+    from babelclip.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    before, sys.argv = sys.argv, ["babelclip", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main.main()
+        code = 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        sys.argv = before
+    return subprocess.CompletedProcess(sys.argv, code, out.getvalue(), err.getvalue())
