@@ -3,11 +3,11 @@
     python benchmarks/upkeep_kill.py [--rows 4000] [--kills 20] [--seed 0] [--out results/upkeep-kill-DATE.json]
 
 The work is what `babelclip collection index`, `optimize --keep-hours 0` and `delete` do, and writing rows (new ones,
-and others replaced). After each kill another process opens the collection. Every acknowledged row must be there as it was
-written last, with its own vector, caption and thumbnail; a row whose deletion was acknowledged must be found in no way
-(by id, by scan, by search with the index and without); what was under way must be done or not done, as a whole; and the
-search must find rows by their own vectors. At the end old versions are removed, and no thumbnail of a deleted or
-replaced row may be on the disk. The bar: nothing wrong. The last line printed is the result as JSON.
+and others replaced). After each kill another process opens the collection. Every acknowledged row must be there as it
+was written last, with its own vector, caption and thumbnail; a row whose deletion was acknowledged must be found in
+no way (by id, by scan, by search with the index and without); what was under way must be done or not done, as a
+whole; and the search must find rows by their own vectors. At the end old versions are removed, and no thumbnail of a
+deleted or replaced row may be on the disk. The bar: nothing wrong. The last line printed is the result as JSON.
 """
 
 from __future__ import annotations

@@ -147,9 +147,10 @@ class LanceCollection:
         if not len(table):
             return
         replaced = lance_index.fragments_of(self._rows_of_ids(table["id"].to_pylist()))
-        self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(table)
-        # Old copies of replaced rows lie in their files until these are written anew (see `optimize`).
+        # Old copies of replaced rows lie in their files until these are written anew (see `optimize`). That is noted
+        # first: a kill between the two must not leave copies that nobody looks for.
         self._note_purge(replaced)
+        self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(table)
 
     def delete(self, *, ids: Sequence[str] | None = None, where: Filter | None = None) -> int:
         """See `Collection.delete`.

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.search.collections import make_collection, make_rows
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -27,3 +29,19 @@ def test_killed_during_upkeep_no_row_is_lost_and_no_deleted_row_comes_back(tmp_p
     assert sum(found["kills_within"].values()) == found["kills"]
     assert found["rows_at_the_end"] >= 500
     assert found["wrong"] == []
+
+
+def test_what_a_write_replaces_is_noted_before_it_is_written(tmp_path, monkeypatch):
+    lance = pytest.importorskip("babelclip.search.lance")
+    collection = make_collection("lance", tmp_path)
+    before, noted = collection.version(), []
+    note = lance.LanceCollection._note_purge
+
+    def killed_after(self, fragments):
+        note(self, fragments)
+        noted.append((collection.version(), list(fragments)))
+
+    monkeypatch.setattr(lance.LanceCollection, "_note_purge", killed_after)
+    collection.upsert(make_rows(0, 3))
+    assert noted == [(before, [0])]
+    assert collection.version() > before
