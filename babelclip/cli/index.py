@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from babelclip.cli.launch import ADDRESS_HELP, LAUNCHER_HELP, check_launcher, launch_means
 from babelclip.cli.stored import stored
 from babelclip.errors import BabelclipError
 
@@ -40,8 +41,15 @@ def index(
     groups: bool = typer.Option(True, "--groups/--no-groups", help="Look for near duplicates."),
     space: str = typer.Option("", "--space", help="Embedding space of a clip-retrieval folder, which does not say it."),
     batch: int = typer.Option(32, "--batch", min=1, help="Pictures of a forward pass."),
-    workers: int = typer.Option(0, "--workers", min=0, help="Processes that decode pictures; 0: threads."),
+    workers: int = typer.Option(
+        0,
+        "--workers",
+        min=0,
+        help="Processes that decode pictures; 0: threads. With a launcher: processes on each device, of Ray in all.",
+    ),
     devices: str = typer.Option("", "--devices", help="Several devices, for example cuda:0,cuda:1."),
+    launcher: str = typer.Option("", "--launcher", metavar="local|ray|rank", help=LAUNCHER_HELP),
+    ray_address: str = typer.Option("", "--ray-address", help=ADDRESS_HELP),
 ) -> None:
     """Make pictures searchable: encode them, keep vectors, captions, metadata and thumbnails in a collection.
 
@@ -56,15 +64,17 @@ def index(
       babelclip index art.parquet --out art.lance --columns artist,year:int
       babelclip index photos/ --out photos.lance --captions captions.csv --lang sv
       babelclip index laion-embeddings/ --out laion.lance --space openai/ViT-L-14
+      babelclip index shards/ --out /shared/web.lance --launcher ray --ray-address auto
     """
     from babelclip.search.index_open import is_vectors
 
+    check_launcher(launcher, ray_address)
     kinds = {source: is_vectors(Path(source)) for source in sources}
     if any(kinds.values()):
-        if not all(kinds.values()) or captions or columns or prune:
+        if not all(kinds.values()) or captions or columns or prune or launcher:
             raise BabelclipError(
                 "Vectors that are there already are taken in by themselves. Give stores and clip-retrieval folders in "
-                "a run of their own, without --captions, --columns and --prune."
+                "a run of their own, without --captions, --columns, --prune and --launcher."
             )
         for source in sources:
             _import(source, out, space, image_root, groups)
@@ -77,38 +87,54 @@ def index(
     settings: dict[str, Any] = {"captions": captions, "columns": columns, "lang": lang or None}
     settings["image_root"] = image_root
     names = [name.strip() for name in devices.split(",") if name.strip()] or None
-    settings |= {"prune": prune, "strict": strict, "groups": groups, "batch_size": batch, "workers": workers}
-    _encode(sources, out, model, names, settings)
+    settings |= {"prune": prune, "strict": strict, "groups": groups, "batch_size": batch}
+    if launcher:
+        settings |= {"launcher": launcher, "means": launch_means(launcher, names or [], workers, ray_address)}
+    else:
+        settings |= {"workers": workers, "devices": names, "progress": True}
+    _encode(sources, out, model, settings)
 
 
-def _encode(sources: list[str], out: str, model: str, devices: list[str] | None, settings: dict[str, Any]) -> None:
-    import babelclip
+def _encode(sources: list[str], out: str, model: str, settings: dict[str, Any]) -> None:
     from babelclip.cli.default_model import default_model
     from babelclip.search.collection import open_collection
-    from babelclip.search.index import index_pictures
     from babelclip.search.index_open import check_source
     from babelclip.search.index_state import note_model, noted_model
 
     for source in sources:
         check_source(Path(source).expanduser())  # before a model is loaded
     name = model or noted_model(out) or str(default_model())
-    clip = babelclip.load(name, device=devices[0] if devices else None)
     try:
-        report = index_pictures(
-            clip,
-            sources,
-            out,
-            devices=devices,
-            progress=True,
-            on_skip=lambda item: typer.echo(f"skipped: {item.reason}", err=True),
-            **settings,
+        report = (
+            _launched(name, sources, out, settings) if "launcher" in settings else _here(name, sources, out, settings)
         )
     except KeyboardInterrupt:
         with contextlib.suppress(BabelclipError):  # too early for a collection
             typer.echo(f"{out} keeps {open_collection(out).count():,} pictures.", err=True)
         raise
     note_model(out, name)
-    _tell(report, out, settings["workers"])
+    if report is not None:
+        _tell(report, out, settings.get("workers", 0))
+
+
+def _here(name: str, sources: list[str], out: str, settings: dict[str, Any]) -> IndexingReport:
+    import babelclip
+    from babelclip.search.index import index_pictures
+
+    devices = settings["devices"]
+    clip = babelclip.load(name, device=devices[0] if devices else None)
+    return index_pictures(clip, sources, out, on_skip=lambda item: _skipped(item.reason), **settings)
+
+
+def _launched(name: str, sources: list[str], out: str, settings: dict[str, Any]) -> IndexingReport | None:
+    """Returns what was done; None where another rank commits."""
+    from babelclip.cluster.index import index_on
+
+    return index_on(name, sources, out, on_skip=_skipped, **settings)
+
+
+def _skipped(reason: str) -> None:
+    typer.echo(f"skipped: {reason}", err=True)
 
 
 def _tell(report: IndexingReport, out: str, workers: int) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from babelclip.search.collection import open_collection
 from tests.cli.test_cli import call
+from tests.cluster.rows import all_rows
 from tests.conftest import make_clip
 
 pytest.importorskip("lancedb")
@@ -34,6 +35,19 @@ def test_index_counts_what_it_did_and_remembers_the_model(indexed, picture_folde
     assert (code, "1 pictures are gone" in error) == (0, True)
     code, out, _ = call("index", picture_folder, "--out", url, "--prune")
     assert out == f"{url}: 11 pictures (0 added, 0 updated, 11 there already, 1 removed, 1 skipped as unreadable)\n"
+
+
+def test_launcher_makes_the_same_collection(indexed, tmp_path, picture_folder, model):
+    pytest.importorskip("lance")
+    given = ("index", picture_folder, "--out", tmp_path / "on.lance", "--model", model, "--launcher", "local")
+    code, out, error = call(*given)
+    assert code == 0, error
+    assert out.partition(": ")[2] == indexed[1].partition(": ")[2]
+    assert "broken.jpg" in error
+    assert all_rows(tmp_path / "on.lance").equals(all_rows(indexed[0]))
+    assert "12 there already" in call(*given)[1]
+    code, _, error = call("index", picture_folder, "--out", tmp_path / "on.lance", "--ray-address", "auto")
+    assert (code, "add --launcher ray" in error) == (1, True)
 
 
 def test_search_and_more_like_a_result(indexed):
