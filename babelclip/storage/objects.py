@@ -136,22 +136,26 @@ def write_bytes(url: str, content: bytes) -> None:
         _whole(write)
 
 
-def upload(file: Path, url: str) -> None:
-    """Writes a file of this machine to an address, whole or not at all.
+def upload(file: Path, url: str) -> Entry:
+    """Writes a file of this machine to an address, whole or not at all, and returns the object.
 
     Raises:
         BabelclipError: it cannot be written, or has changed meanwhile.
     """
-    from pyarrow import fs
-
     system, place = opened(url)
     size = file.stat().st_size
-    source = os.fspath(file.absolute())
+
+    def write() -> None:
+        with file.open("rb") as source, system.open_output_stream(place, compression=None) as stream:
+            while block := source.read(_CHUNK):
+                stream.write(block)
+
     with reaching(url):
-        _whole(lambda: fs.copy_files(source, place, fs.LocalFileSystem(), system, chunk_size=_CHUNK, use_threads=False))
-        written = system.get_file_info(place).size
-    if written != size:
-        raise BabelclipError(f"{url} has {written} bytes and {file} had {size}: it was changed while it was sent.")
+        _whole(write)
+    written = entry_of(url)
+    if written.size != size:
+        raise BabelclipError(f"{url} has {written.size} bytes and {file} had {size}: it was changed while it was sent.")
+    return written
 
 
 def download(url: str, file: Path, size: int | None = None, check: Callable[[Path], str] | None = None) -> None:

@@ -179,10 +179,9 @@ def place_of(url: str, kind: str = KINDS[0]) -> tuple[Path, str]:
     return place, name
 
 
-def settle(path: Path, url: str) -> None:
-    """Notes that a file of the cache is what lies at `url` now: it was written there from here."""
-    times = (entry_of(url).modified,) * 2
-    os.utime(path, ns=times)
+def settle(path: Path, sent: Entry) -> None:
+    """Notes that a file of the cache is what lies at an address: it was written there from here."""
+    os.utime(path, ns=(sent.modified, sent.modified))
     _used(path)
 
 

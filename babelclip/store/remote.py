@@ -50,9 +50,8 @@ class RemoteStore:
         for file in files:
             if file == files[-1]:
                 self._lock.check()
-            url = storage.joined(self.url, file.relative_to(self.folder).as_posix())
-            storage.upload(file, url)
-            settle(file, url)
+            name = file.relative_to(self.folder).as_posix()
+            settle(file, storage.upload(file, storage.joined(self.url, name)))
 
     def remove_others(self) -> None:
         """Deletes what the folder does not have."""

@@ -102,24 +102,24 @@ def test_creating_refuses_what_is_there_and_overwriting_leaves_nothing_of_it(s3)
 
 
 def test_a_writer_that_is_killed_at_any_time_loses_no_shard_that_it_told_of(s3, tmp_path):
-    write(tmp_path / "local", shards=12)
+    write(tmp_path / "local", shards=6)
     code = f"""
 import sys
 sys.path.insert(0, {str(os.getcwd())!r})
 from tests.storage.test_store import EmbeddingStore, FACTS, vectors
 with EmbeddingStore.open_or_create({s3("targets")!r}, **FACTS) as store:
-    for number in range(len(store) // 10, 12):
+    for number in range(len(store) // 10, 6):
         store.append([f"{{number}}-{{row}}" for row in range(10)], vectors(number, 10), {{"lang": ["sv"] * 10}})
         print(number, flush=True)
 """
     told, kills = -1, 0
-    while told < 11:
+    while told < 5:
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None
             for line in writer.stdout:
                 assert int(line) > told
                 told = int(line)
-                if kills < 2 and told in (2, 7):
+                if kills < 2 and told in (1, 3):
                     time.sleep(0.02 * kills)
                     writer.send_signal(signal.SIGKILL)
                     kills += 1
