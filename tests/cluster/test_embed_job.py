@@ -204,6 +204,7 @@ class Called:
         return self.function(*given)
 
 
+@pytest.mark.slow
 def test_ranks_kills_of_ranks_and_kills_in_the_commit_end_with_the_same_bytes(tmp_path):
     command = [sys.executable, "-m", "tests.cluster.killed_embed_job", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
