@@ -40,17 +40,31 @@ def best_rows(queries: Vectors, k: int, blocks: Iterable[Vectors]) -> tuple[Vect
         blocks: (n, D) each, one after another; any float dtype.
 
     Returns:
+        See `best_of_blocks`.
+    """
+    return best_of_blocks(len(queries), k, (queries @ np.asarray(block, np.float32).T for block in blocks))
+
+
+def best_of_blocks(queries: int, k: int, blocks: Iterable[Vectors]) -> tuple[Vectors, Rows]:
+    """Returns the `k` best of all rows for each query, whose scores come in blocks.
+
+    Args:
+        queries: Q.
+        k: results for each query.
+        blocks: scores (Q, n) each, of n rows after those of the block before.
+
+    Returns:
         Scores (Q, K) float32 descending and row numbers (Q, K) int64, counted over all blocks; K is less than k where
         there are fewer rows. Rows of equal score come in their order.
     """
-    scores = np.zeros((len(queries), 0), np.float32)
-    rows = np.zeros((len(queries), 0), np.int64)
+    scores = np.zeros((queries, 0), np.float32)
+    rows = np.zeros((queries, 0), np.int64)
     start = 0
     for block in blocks:
-        found, places = best_scores(queries @ np.asarray(block, np.float32).T, k)
+        found, places = best_scores(block, k)
         scores = np.concatenate([scores, found], axis=1)
         rows = np.concatenate([rows, places + start], axis=1)
-        start += len(block)
+        start += block.shape[1]
         scores, order = best_scores(scores, k)
         rows = np.take_along_axis(rows, order, axis=1)
     return scores, rows

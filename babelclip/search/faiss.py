@@ -21,9 +21,12 @@ from babelclip.search.collection import CollectionStats, ImageSpace, Unsupported
 from babelclip.search.columns import ARROW_TYPES, VECTOR, Vectors, check_columns, unit_rows, vector_array
 from babelclip.search.faiss_folder import (
     Folder,
+    inverse_lengths,
     metadata_schema,
     open_folder,
+    open_vectors,
     read_metadata,
+    score_blocks,
     unit_block,
     vector_blocks,
 )
@@ -69,6 +72,7 @@ class FaissCollection:
         self.columns: Mapping[str, str] = self._known.columns
         self._cached: dict[str, pa.ChunkedArray] = {}
         self._places: dict[str, int] | None = None
+        self._opened: tuple[list[npt.NDArray[Any]], list[Vectors]] | None = None
         if index is not None and not folder.vectors and _is_ivf(index):
             _ivf(index).make_direct_map()  # to read single vectors out of it
 
@@ -91,7 +95,7 @@ class FaissCollection:
             scores, places = exact_search.best_rows(queries, k, self._blocks(allowed))
             rows = allowed[places] if len(allowed) else places
         elif exact or self._index is None:
-            scores, rows = exact_search.best_rows(queries, k, self._blocks(None))
+            scores, rows = exact_search.best_of_blocks(len(queries), k, self._all_scores(queries))
         else:
             scores, rows = self._search_index(queries, k)
         found = rows >= 0
@@ -157,6 +161,7 @@ class FaissCollection:
     def close(self) -> None:
         """Gives memory back."""
         self._cached.clear()
+        self._opened = None
 
     def fact(self, key: str) -> Any:
         """Returns None: the folder keeps nothing beside its rows."""
@@ -242,6 +247,14 @@ class FaissCollection:
         for start in range(0, count, _BLOCK):
             end = min(start + _BLOCK, count)
             yield self._vectors(np.arange(start, end) if rows is None else rows[start:end])
+
+    def _all_scores(self, queries: Vectors) -> Iterator[Vectors]:
+        if not self._folder.vectors:
+            return (queries @ block.T for block in self._blocks(None))
+        if self._opened is None:
+            parts = open_vectors(self._folder)
+            self._opened = parts, inverse_lengths(parts)
+        return score_blocks(queries, *self._opened)
 
     def _vectors(self, rows: npt.NDArray[np.int64]) -> Vectors:
         """Returns the vectors (n, D) of rows in any order, at length 1."""

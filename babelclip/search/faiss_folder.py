@@ -27,6 +27,7 @@ from babelclip.store.exchange.clip_retrieval import open_clip_retrieval
 from babelclip.store.parquet import count_rows, naming
 
 _BLOCK = 16_384
+_CONVERTED_BYTES = 1 << 30
 # Parts named in a message.
 _SHOWN = 6
 
@@ -163,6 +164,41 @@ def vector_blocks(folder: Folder, rows: npt.NDArray[np.int64] | None = None) -> 
         own = rows[cuts[number] : cuts[number + 1]] - folder.starts[number]
         for first in range(0, len(own), _BLOCK):
             yield unit_block(part[own[first : first + _BLOCK]])
+
+
+def open_vectors(folder: Folder) -> list[npt.NDArray[Any]]:
+    """Returns the vectors (n, D) of each file, not normalised: mapped float32, or converted where they fit in memory.
+
+    Converting half precision takes several times as long as comparing, so it is done once, up to 1 GiB.
+    """
+    maps = [foreign.open_npy(file) for file in folder.vectors]
+    small = 4 * folder.count * folder.dim <= _CONVERTED_BYTES
+    return [part if part.dtype == np.float32 or not small else np.asarray(part, np.float32) for part in maps]
+
+
+def inverse_lengths(parts: Sequence[npt.NDArray[Any]]) -> list[Vectors]:
+    """Returns 1 / length of each row, 0 where that is no number: such a row is nobody's neighbour."""
+    lengths = []
+    for part in parts:
+        blocks = (np.asarray(part[first : first + _BLOCK], np.float32) for first in range(0, len(part), _BLOCK))
+        own = [np.sqrt(np.einsum("nd,nd->n", block, block)) for block in blocks]
+        lengths.append(np.concatenate(own or [np.zeros(0, np.float32)]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return [np.nan_to_num(1 / length, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32) for length in lengths]
+
+
+def score_blocks(queries: Vectors, parts: Sequence[npt.NDArray[Any]], scales: Sequence[Vectors]) -> Iterator[Vectors]:
+    """Yields the cosines (Q, n) of queries of length 1 with all rows, block after block.
+
+    Args:
+        queries: (Q, D).
+        parts: vectors (n, D), see `open_vectors`.
+        scales: of their rows, see `inverse_lengths`.
+    """
+    for part, scale in zip(parts, scales, strict=True):
+        for first in range(0, len(part), _BLOCK):
+            block = np.asarray(part[first : first + _BLOCK], np.float32)
+            yield (queries @ block.T) * scale[first : first + _BLOCK]
 
 
 def unit_block(block: npt.NDArray[Any]) -> Vectors:
