@@ -77,14 +77,17 @@ def _fetched(url: str, *, everything: bool) -> Path:
 
 
 def _published(stack: contextlib.ExitStack, url: str) -> Path:
+    import os
+
     from babelclip.storage import output
 
-    return stack.enter_context(output(url))
+    # Of the processes that torchrun starts the first one writes.
+    return stack.enter_context(output(url, leads=os.environ.get("RANK", "0") == "0"))
 
 
 def _uploaded(stack: contextlib.ExitStack, url: str) -> Path:
     from babelclip.storage import upload
-    from babelclip.storage.shadows import place_of
+    from babelclip.storage.addresses import place_of
 
     place, name = place_of(url, "work")
     file = place / name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from babelclip.cli.launch import ADDRESS_HELP, LAUNCHER_HELP, check_launcher, launch_means
+from babelclip.cli.launch import ADDRESS_HELP, LAUNCHER_HELP, check_launcher, check_shared, launch_means
 from babelclip.cli.stored import stored
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def translate(
     from babelclip.translate.pipeline import kept_so_far, translate_captions
 
     check_launcher(launcher, ray_address)
+    check_shared(launcher, out)
     targets = table.targets(to)
     if not dictionary and (engine == "dictionary" or any(words.endswith("=dictionary") for words in choose)):
         dictionary = str(_names_of_emoji())

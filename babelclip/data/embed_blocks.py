@@ -31,6 +31,7 @@ from babelclip.models.image import ImageEncoder, SkippedPicture
 from babelclip.models.tar_pictures import in_tar, member_size
 from babelclip.models.text import normalize_rows
 from babelclip.progress import Advance
+from babelclip.storage import size_of
 from babelclip.store import EmbeddingStore
 
 BYTES = "bytes"
@@ -99,7 +100,7 @@ def picture_size(path: Path) -> int | None:
     """Returns the bytes of a file or of a member of a tar; None where it cannot be looked at."""
     try:
         inside = in_tar(path)
-        return path.stat().st_size if inside is None else member_size(*inside)
+        return size_of(path) if inside is None else member_size(*inside)
     except OSError:
         return None  # what encodes it says why
 

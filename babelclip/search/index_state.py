@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from babelclip import storage
 from babelclip.errors import BabelclipError
 from babelclip.files import LockedError, atomic_path, cache_folder, lock_file, sync
 
@@ -55,6 +56,8 @@ def take_lock(url: str | Path) -> Callable[[], None]:
     Raises:
         LockedError: another run has it.
     """
+    if storage.is_url(url):
+        return storage.take(str(url)).release
     if "://" in str(url):
         file = cache_folder() / "locks" / hashlib.sha256(str(url).encode()).hexdigest()[:20]
     else:

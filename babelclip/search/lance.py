@@ -404,6 +404,7 @@ def _address(url: str | Path) -> str:
 def _connect(address: str, cache_bytes: int) -> Any:
     # Its log says at each new table that there was none before.
     os.environ.setdefault("LANCEDB_LOG", "error")
+    os.environ.setdefault("LANCE_LOG", "error")
     lancedb = require("lancedb", "search")
     memory = cache_bytes or _CACHE_BYTES
     session = lancedb.Session(index_cache_size_bytes=memory * 3 // 4, metadata_cache_size_bytes=memory // 4)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from babelclip.storage.filesystem import lance_options as lance_options
     from babelclip.storage.locks import Lock as Lock
     from babelclip.storage.locks import lock as lock
+    from babelclip.storage.locks import take as take
     from babelclip.storage.objects import Entry as Entry
     from babelclip.storage.objects import delete as delete
     from babelclip.storage.objects import download as download
@@ -50,15 +51,16 @@ if TYPE_CHECKING:
     from babelclip.storage.shadows import present as present
     from babelclip.storage.shadows import shadow as shadow
     from babelclip.storage.shadows import shadowed as shadowed
+    from babelclip.storage.shadows import size_of as size_of
 
 # Where each name lives: the command line asks only what an address is, and loads no more.
 _MODULES = {
     "addresses": ("address", "is_url", "joined", "name_of", "url_of", "with_addresses"),
     "filesystem": ("lance_options",),
-    "locks": ("Lock", "lock"),
+    "locks": ("Lock", "lock", "take"),
     "objects": "Entry delete download exists list_files open_input read_bytes upload write_bytes".split(),
     "publishing": ("output", "publish", "pull"),
-    "shadows": ("content", "local", "opened", "present", "shadow", "shadowed"),
+    "shadows": ("content", "local", "opened", "present", "shadow", "shadowed", "size_of"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

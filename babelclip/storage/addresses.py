@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -14,9 +15,10 @@ _SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
 # `Path("s3://bucket/x")` is "s3:/bucket/x": one slash is enough, so that options and arguments of any type will do.
 _URL = re.compile(rf"({'|'.join(_SCHEMES)}):/+(.*)", re.DOTALL)
 _FILE = re.compile(r"file:/+(?=/|[^/])")
-# In the cache: <kind>/<hash of the parent's address>/, with a file that holds the address, and the folder or file.
+# What the cache holds, and the file of a writer's part that tells the address.
 KINDS = ("objects", "work")
 ADDRESS = ".address"
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 def url_of(path: Path | str) -> str | None:
@@ -61,26 +63,58 @@ def address(path: Path | str) -> str:
 
 
 def origin_of(path: Path | str) -> str | None:
-    """Returns the address of which `path` is the copy in the cache; None of any other path. Costs no system call."""
+    """Returns the address of which `path` is the copy in the cache; None of any other path.
+
+    What readers share is named so that every machine knows it by its name alone.
+    """
     text = os.fspath(path)
-    for kind in KINDS:
-        base = f"{_cache(kind)}{os.sep}"
-        if text.startswith(base):
-            place, _, name = text[len(base) :].partition(os.sep)
-            parent = _parent_address(f"{base}{place}")
-            if parent and name:
-                return f"{parent}{name.replace(os.sep, '/')}"
+    base = f"{_cache(KINDS[0])}{os.sep}"
+    if text.startswith(base):
+        storage, _, name = text[len(base) :].replace(os.sep, "/").partition("/")
+        scheme = storage.partition("-")[0]
+        return f"{scheme}://{name}" if scheme in _SCHEMES and name else None
+    base = f"{_cache(KINDS[1])}{os.sep}"
+    if text.startswith(base):
+        place, _, name = text[len(base) :].replace(os.sep, "/").partition("/")
+        parent = _parent_address(f"{base}{place}")
+        return f"{parent}{name}" if parent and name else None
     return None
 
 
 def with_addresses(text: str) -> str:
     """Returns a message in which files of the cache are called by their addresses."""
-    for kind in KINDS:
-        base = f"{_cache(kind)}{os.sep}"
-        if base in text:
-            pattern = re.escape(base) + r"([0-9a-f]+)" + re.escape(os.sep)
-            text = re.sub(pattern, lambda match: _parent_address(match[0].rstrip(os.sep)) or match[0], text)
+    objects, work = (f"{_cache(kind)}{os.sep}" for kind in KINDS)
+    if objects in text:
+        text = re.sub(rf"{re.escape(objects)}({'|'.join(_SCHEMES)})(-[0-9a-f]+)?{re.escape(os.sep)}", r"\1://", text)
+    if work in text:
+        pattern = rf"({re.escape(work)}[0-9a-f]+){re.escape(os.sep)}"
+        text = re.sub(pattern, lambda match: _parent_address(match[1]) or match[0], text)
     return text
+
+
+def place_of(url: str, kind: str) -> tuple[Path, str]:
+    """Returns the folder of the cache below which an address has its name, made where there is none, and the name."""
+    parent, name = parent_and_name(url)
+    root = cache_folder().resolve() / kind
+    if kind == KINDS[0]:
+        # Readers of a folder and of a part of it share what was fetched.
+        scheme, _, below = parent.partition("://")
+        place = root / f"{scheme}{_endpoint()}" / below
+        place.mkdir(parents=True, exist_ok=True)
+        return place, name
+    place = root / hashlib.sha256(f"{_endpoint()}{parent}".encode()).hexdigest()[:20]
+    if not (place / ADDRESS).exists():
+        place.mkdir(parents=True, exist_ok=True)
+        temporary = place / f"{ADDRESS}.{os.getpid()}.part"
+        temporary.write_text(parent, encoding="utf-8")
+        os.replace(temporary, place / ADDRESS)
+    return place, name
+
+
+def _endpoint() -> str:
+    """Returns what tells a storage of one's own from the one that the scheme means by itself: "-" and 8 digits."""
+    given = next((value for name in _ENDPOINTS if (value := os.environ.get(name))), "")
+    return f"-{hashlib.sha256(given.encode()).hexdigest()[:8]}" if given else ""
 
 
 def parent_and_name(url: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ import time
 import uuid
 
 from babelclip.errors import BabelclipError
+from babelclip.files import LockedError
 from babelclip.storage.addresses import joined
 from babelclip.storage.objects import Entry, delete, entry_of, exists, list_files, read_bytes, write_bytes
 
@@ -78,15 +79,26 @@ def lock(url: str) -> Lock:
     Raises:
         BabelclipError: another process holds it, which is named; or the storage cannot be written.
     """
+    try:
+        return take(url)
+    except LockedError as error:
+        raise BabelclipError(
+            f"{url} is being written by process {error.holder}. It takes one writer at a time: wait for it, or stop "
+            f"it; after a kill on another machine the lock ends by itself within {_DEAD:.0f} s."
+        ) from error
+
+
+def take(url: str) -> Lock:
+    """Does what `lock` does, for those who can wait.
+
+    Raises:
+        LockedError: another process holds it; says which.
+        BabelclipError: the storage cannot be written.
+    """
     for attempt in range(_TRIES):
         mine = Lock(url)
         try:
-            own = entry_of(mine.object)
-            others = [other for other in _candidates(url) if other.url != mine.object]
-            living = [other for other in others if not _is_dead(other, own)]
-            for other in others:
-                if other not in living:
-                    delete(other.url)
+            living = _others(mine)
         except BaseException:
             mine.release()
             raise
@@ -97,20 +109,23 @@ def lock(url: str) -> Lock:
         mine.release()
         if attempt + 1 < _TRIES:
             time.sleep(random.uniform(0.05, 0.3))  # of two that began at once, one is to win
-    raise BabelclipError(
-        f"{url} is being written by {holder}. It takes one writer at a time: wait for it, or stop it; after a kill on "
-        f"another machine the lock ends by itself within {_DEAD:.0f} s."
-    )
+    raise LockedError(holder)
 
 
-def _candidates(url: str) -> list[Entry]:
-    return list_files(joined(url, FOLDER))
+def _others(mine: Lock) -> list[Entry]:
+    """Returns the living candidates beside `mine`, and takes the dead ones away."""
+    own = entry_of(mine.object)
+    others = [other for other in list_files(joined(mine.url, FOLDER)) if other.url != mine.object]
+    dead = [other for other in others if _is_dead(other, own)]
+    for other in dead:
+        delete(other.url)
+    return [other for other in others if other not in dead]
 
 
 def _holder(entry: Entry) -> str:
     facts = _facts(entry)
     this = " (this process: another writer)" if _is_here(facts) and facts.get("pid") == os.getpid() else ""
-    return f"process {facts.get('pid', '?')} of {facts.get('host', 'an unknown machine')}{this}"
+    return f"{facts.get('pid', '?')} of {facts.get('host', 'an unknown machine')}{this}"
 
 
 def _is_dead(other: Entry, own: Entry) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from babelclip.errors import BabelclipError
 from babelclip.files import cache_folder, read_json, write_json
-from babelclip.storage.addresses import joined, plain, url_of
+from babelclip.storage.addresses import joined, place_of, plain, url_of
 from babelclip.storage.locks import lock
 from babelclip.storage.objects import (
     Entry,
@@ -29,7 +29,7 @@ from babelclip.storage.objects import (
     upload,
     write_bytes,
 )
-from babelclip.storage.shadows import place_of
+from babelclip.storage.shadows import exclusive
 
 _log = logging.getLogger(__name__)
 # Larger JSON files are data.
@@ -103,7 +103,7 @@ def pull(url: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def output(path: Path | str, *, every: float = EVERY) -> Iterator[Path]:
+def output(path: Path | str, *, every: float = EVERY, leads: bool = True) -> Iterator[Path]:
     """Yields a folder of this machine for what goes to `path`; of an address, one in the cache that is published.
 
     What lies at the address is brought first, so that unfinished work goes on from any machine. It is published every
@@ -113,6 +113,8 @@ def output(path: Path | str, *, every: float = EVERY) -> Iterator[Path]:
     Args:
         path: an address, or a path of this machine, which is yielded as it is.
         every: seconds between two publications of unfinished work.
+        leads: whether this process publishes; of several that work together (torchrun) one does, and the others, also
+            on other machines, begin with what lies there.
 
     Raises:
         BabelclipError: another process writes there, or the storage cannot be read or written.
@@ -123,9 +125,14 @@ def output(path: Path | str, *, every: float = EVERY) -> Iterator[Path]:
         return
     if kind_of(url) == "file":
         raise BabelclipError(f"{url} is an object, and a folder is to be written there: give another address.")
-    held = lock(url)
     place, name = place_of(url, "work")
     folder = place / name
+    if not leads:
+        with exclusive(place / f".{name}.pull"):
+            pull(url, folder)
+        yield folder
+        return
+    held = lock(url)
     ended = threading.Event()
 
     def keep_publishing() -> None:
@@ -137,7 +144,8 @@ def output(path: Path | str, *, every: float = EVERY) -> Iterator[Path]:
 
     thread = threading.Thread(target=keep_publishing, name="babelclip-publish", daemon=True)
     try:
-        pull(url, folder)
+        with exclusive(place / f".{name}.pull"):
+            pull(url, folder)
         thread.start()
         yield folder
     finally:

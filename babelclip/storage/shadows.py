@@ -26,7 +26,7 @@ from typing import Any
 
 from babelclip.errors import BabelclipError, closest
 from babelclip.files import cache_folder
-from babelclip.storage.addresses import ADDRESS, KINDS, joined, origin_of, parent_and_name, plain, url_of
+from babelclip.storage.addresses import KINDS, joined, origin_of, parent_and_name, place_of, plain, url_of
 from babelclip.storage.objects import (
     Entry,
     download,
@@ -77,7 +77,7 @@ def shadow(path: Path | str, *, everything: bool = False, kind: str = KINDS[0]) 
     place, name = place_of(url, kind)
     entries = list_files(url) if found == "folder" else [entry_of(url)]
     root = place / name if found == "folder" else place
-    with _exclusive(place / f".{_hashed(name)}.lock"):
+    with exclusive(place / f".{_hashed(name)}.lock"):
         _refresh(root, entries, whole=found == "folder")
     wanted = _eager(entries) if not everything else [entry.name for entry in entries]
     waiting = [root / name for name in wanted if is_waiting(root / name)]
@@ -115,21 +115,12 @@ def present(path: Path, check: Callable[[Path], str] | None = None) -> Path:
     url = origin_of(path)
     if url is None:
         return path
-    if not is_waiting(path):
+    if not _lacks(path):
         _used(path)
         return path
-    with _exclusive(_locks() / _hashed(text)[:2]):
-        if is_waiting(path):
-            facts = path.stat()
-            try:
-                download(url, path, facts.st_size, check)
-            except FileNotFoundError as error:
-                raise BabelclipError(
-                    f"{url} was deleted since it was listed. Run the same again, which looks anew."
-                ) from error
-            os.utime(path, ns=(facts.st_mtime_ns, facts.st_mtime_ns))
-            _used(path)
-            make_room()
+    with exclusive(_locks() / _hashed(text)[:2]):
+        if _lacks(path):
+            _fetch(url, path, check)
     return path
 
 
@@ -147,7 +138,7 @@ def content(path: Path | str) -> bytes | None:
         if not any(f"{os.sep}{kind}{os.sep}" in os.fspath(path) for kind in KINDS):
             return None
         url = origin_of(path)
-        if url is None or not is_waiting(Path(path)):
+        if url is None or not _lacks(Path(path)):
             return None
     return read_bytes(url)
 
@@ -167,16 +158,15 @@ def is_waiting(path: Path) -> bool:
     return stat.S_ISREG(facts.st_mode) and not stat.S_IMODE(facts.st_mode)
 
 
-def place_of(url: str, kind: str = KINDS[0]) -> tuple[Path, str]:
-    """Returns the folder of the cache below which an address has its name, made where there is none, and the name."""
-    parent, name = parent_and_name(url)
-    place = cache_folder().resolve() / kind / _hashed(parent)
-    if not (place / ADDRESS).exists():
-        place.mkdir(parents=True, exist_ok=True)
-        temporary = place / f"{ADDRESS}.{os.getpid()}.part"
-        temporary.write_text(parent, encoding="utf-8")
-        os.replace(temporary, place / ADDRESS)
-    return place, name
+def size_of(path: Path) -> int:
+    """Returns the bytes of a file; of one in object storage also where this machine has not even its name.
+
+    Raises:
+        OSError: there is no such file.
+        BabelclipError: the storage cannot be asked.
+    """
+    url = url_of(path) or origin_of(path)
+    return path.stat().st_size if url is None or path.exists() else entry_of(url).size
 
 
 def settle(path: Path, sent: Entry) -> None:
@@ -204,17 +194,37 @@ def make_room() -> None:
         total -= length
 
 
+def _lacks(path: Path) -> bool:
+    """Returns whether a file of the readers' part is not here: it waits, or was listed by another machine."""
+    return is_waiting(path) or (not path.exists() and f"{os.sep}{KINDS[0]}{os.sep}" in os.fspath(path))
+
+
+def _fetch(url: str, path: Path, check: Callable[[Path], str] | None) -> None:
+    try:
+        entry = entry_of(url)
+        download(url, path, path.stat().st_size if path.exists() else entry.size, check)
+    except FileNotFoundError as error:
+        raise BabelclipError(f"{url} was deleted since it was listed. Run the same again, which looks anew.") from error
+    stamp = _stamp(entry)
+    os.utime(path, ns=(stamp, stamp))
+    _used(path)
+    make_room()
+
+
+def _stamp(entry: Entry) -> int:
+    """Returns the time that the copy of an object gets: its own, or another one where it may be written again in it."""
+    return entry.modified + (time.time_ns() - entry.modified < _RACY)
+
+
 def _refresh(root: Path, entries: Sequence[Entry], *, whole: bool) -> None:
     """Makes the names below `root` those of `entries`; with `whole`, removes others."""
     root.mkdir(parents=True, exist_ok=True)
     there = dict(_walk(root)) if whole else {}
-    now = time.time_ns()
     for entry in entries:
         path = root / entry.name
         if not whole and path.is_file():
             there[entry.name] = path.stat()
         facts = there.pop(entry.name, None)
-        racy = entry.modified + (now - entry.modified < _RACY)
         if facts is not None and facts.st_size == entry.size and facts.st_mtime_ns == entry.modified:
             continue
         if not _is_safe(entry.name):
@@ -222,7 +232,7 @@ def _refresh(root: Path, entries: Sequence[Entry], *, whole: bool) -> None:
             continue
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _placeholder(path, entry.size, racy)
+            _placeholder(path, entry.size, _stamp(entry))
         except OSError as error:
             _log.warning("%s was left out: %s.", entry.url, error.strerror)
     for name in there:
@@ -324,7 +334,7 @@ def _hashed(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _exclusive(file: Path) -> Iterator[None]:
+def exclusive(file: Path) -> Iterator[None]:
     """Waits until no other process or thread holds the lock of `file`, and holds it."""
     with file.open("a") as opened:
         if sys.platform != "win32":

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from babelclip import storage
-from babelclip.storage.shadows import place_of, settle
+from babelclip.storage.addresses import place_of
+from babelclip.storage.shadows import settle
 
 _KIND = "work"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,6 +138,13 @@ def test_a_run_on_another_machine_goes_on_without_fetching_the_vectors(s3, tmp_p
     assert is_waiting(store.path / "vectors" / "00000.npy")
     write(tmp_path / "local")
     assert objects(s3("targets")) == files(tmp_path / "local")
+
+
+def test_a_file_of_the_cache_that_another_machine_named_is_fetched_by_its_name_alone(s3, tmp_path):
+    write(s3("targets"))
+    name = storage.shadow(s3("targets")) / "vectors" / "00001.npy"
+    shutil.rmtree(tmp_path / "cache")
+    assert storage.present(name).read_bytes() == storage.read_bytes(s3("targets/vectors/00001.npy"))
 
 
 def test_stores_on_s3_are_merged(s3, tmp_path):
