@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
+from babelclip import storage
 from babelclip.cluster.embed_captions import CaptionsKind
 from babelclip.cluster.embed_job import Embedded, EmbedJob
 from babelclip.cluster.embed_pictures import PicturesKind
@@ -72,7 +73,8 @@ def embed_on(
     else:
         settings = TextSettings(target, normalize, batch)
         kind = CaptionsKind(source, model, lang, languages, strict, sources_only, settings, dtype, shard_rows, device)
-    job = EmbedJob(Path(out).absolute(), kind, keep=launcher == "rank", progress=means.progress)
+    place = storage.url_of(out) or str(Path(out).absolute())
+    job = EmbedJob(place, kind, keep=launcher == "rank", progress=means.progress)
     return run_job(job, launcher=launcher, means=means)
 
 

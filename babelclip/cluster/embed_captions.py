@@ -86,7 +86,7 @@ class CaptionsKind:
         told |= {"source": facts["facts"] or facts["name"], "shard_rows": self._rows}
         return {name: value for name, value in told.items() if name not in ("what", "unit")}
 
-    def plan(self, out: Path, folder: JobFolder, progress: bool) -> Plan:
+    def plan(self, out: str, folder: JobFolder, progress: bool) -> Plan:
         """Writes the contents of all shards."""
         import babelclip
 
@@ -173,9 +173,8 @@ class _Spool:
 
     def __init__(self, store: EmbeddingStore, folder: JobFolder, shard_rows: int, salt: str) -> None:
         self._folder, self._shard_rows, self._salt = folder, shard_rows, salt
-        folder.path.mkdir(parents=True, exist_ok=True)
         self._known = KnownTexts(store, self._hashes_of)
-        self._ids = IdFile(folder.path, lambda number: folder.read_shard(number, ["id"])["id"])
+        self._ids = IdFile(Path(folder.path), lambda number: folder.read_shard(number, ["id"])["id"])
         self._waiting: list[Row] = []
         self._start = len(store)
         self.shards: list[Shard] = []

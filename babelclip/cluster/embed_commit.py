@@ -19,11 +19,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from babelclip import storage
 from babelclip.cluster.embed_folder import JobFolder
 from babelclip.cluster.job import Ledger, Shard
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_path, sha256, sync
-from babelclip.store import layout
+from babelclip.store import layout, remote
 from babelclip.store.checks import checked_vectors
 from babelclip.store.layout import StoreFacts
 
@@ -50,13 +51,25 @@ def write_fragment(room: Path, ids: list[str], vectors: npt.NDArray[np.float32],
     pq.write_table(table, room / ROWS, compression="zstd")
 
 
-def committed(out: Path, folder: JobFolder, base: int) -> int:
-    """Returns how many shards of the plan are in the store, which had `base` shards before.
+def shards_of(out: str) -> list[layout.Shard]:
+    """Returns what the manifest of the store names; [] where there is none."""
+    url = storage.url_of(out)
+    place = Path(out) if url is None else storage.shadow(url) if storage.exists(url) else None
+    return layout.read_manifest(place)[1] if place is not None and (place / layout.MANIFEST).is_file() else []
+
+
+def committed(there: int, out: str, folder: JobFolder, base: int) -> int:
+    """Returns how many shards of the plan are in the store.
+
+    Args:
+        there: shards of the store.
+        out: the store.
+        folder: of the job.
+        base: shards that the store had before the job.
 
     Raises:
         BabelclipError: the store has shards of another writer.
     """
-    there = len(layout.read_manifest(out)[1])
     note = folder.committed() or {"before": [0, base], "after": [0, base]}
     for state in ("after", "before"):
         done, shards = note[state]
@@ -69,28 +82,33 @@ def committed(out: Path, folder: JobFolder, base: int) -> int:
     )
 
 
-def commit(out: Path, folder: JobFolder, ledger: Ledger, shards: Sequence[Shard], job: dict[str, Any]) -> None:
+def commit(out: str, folder: JobFolder, ledger: Ledger, shards: Sequence[Shard], job: dict[str, Any]) -> None:
     """Puts the next shards of the plan, all of which are done, into the store, with one change of its manifest.
 
     Raises:
         DamagedFragmentError: a fragment is not as it was written; nothing of this group is committed.
         BabelclipError: another process writes to the store.
     """
-    release = layout.lock_folder(out)
+    place, sender = remote.begin(out)
+    release = remote.both(lambda: None, sender)
     try:
-        facts, there = layout.read_manifest(out)
-        layout.remove_unnamed_files(out, len(there))
+        release = remote.both(layout.lock_folder(place), sender)
+        facts, there = layout.read_manifest(place)
+        before = committed(len(there), out, folder, job["base"][0])
+        layout.remove_unnamed_files(place, len(there))
         new = list(there)
         for shard in shards:
-            with ledger.open(shard) as (fragment, place):
+            with ledger.open(shard) as (fragment, room):
                 if fragment.facts["rows"]:
-                    _take_in(out, facts, new, folder, shard, place, fragment.files)
+                    _take_in(place, facts, new, folder, shard, room, fragment.files)
         for name in ("vectors", "rows"):
-            sync(out / name)
-        before = committed(out, folder, job["base"][0])
-        after = [shards[-1].number + 1, len(new)]
-        folder.note_commit({"before": [before, len(there)], "after": after})
-        layout.write_manifest(out, facts, new)
+            sync(place / name)
+        folder.note_commit({"before": [before, len(there)], "after": [shards[-1].number + 1, len(new)]})
+        layout.write_manifest(place, facts, new)
+        if sender is not None:
+            numbers = range(len(there), len(new))
+            files = [name(place, number) for number in numbers for name in (layout.vectors_name, layout.rows_name)]
+            sender.send([*files, place / layout.MANIFEST])
         for shard in shards:
             ledger.drop_files(shard)
     finally:
@@ -102,7 +120,7 @@ def _take_in(
 ) -> None:
     """Adds the files of a fragment to the store as its next shard, and to `shards` what the manifest says of it."""
     number = len(shards)
-    vectors, rows = layout.vectors_file(out, number), layout.rows_file(out, number)
+    vectors, rows = layout.vectors_name(out, number), layout.rows_name(out, number)
     _move_in(place / ROWS, rows)
     count = pq.read_metadata(rows).num_rows
     made = np.load(place / VECTORS, mmap_mode="r")

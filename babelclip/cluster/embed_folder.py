@@ -11,7 +11,8 @@ committed.json          how many shards the store has, before and after the comm
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,49 +21,48 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from babelclip.cluster.job import Shard
+from babelclip.cluster.place import Place, place_at
 from babelclip.errors import BabelclipError
-from babelclip.files import atomic_path, lock_file, read_json, write_json
 from babelclip.translate.folder import differences
 
 FORMAT, VERSION = "babelclip-job", 1
-_JOB, _PLAN, _COMMITTED, _LOCK = "job.json", "plan.parquet", "committed.json", ".lock"
+_JOB, _PLAN, _COMMITTED = "job.json", "plan.parquet", "committed.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class JobFolder:
-    """The folder of one job; every process of the job opens its own."""
+    """The folder of one job, a path or an address; every process of the job opens its own."""
 
-    path: Path
+    path: str
+
+    @property
+    def place(self) -> Place:
+        """Where it lies."""
+        return place_at(self.path)
 
     def lock(self) -> Callable[[], None]:
-        """Takes the right to plan and to commit; see `files.lock_file`."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        return lock_file(self.path / _LOCK)
+        """Takes the right to plan and to commit; raises LockedError where another process has it."""
+        return self.place.lock()
 
     def read(self) -> dict[str, Any] | None:
         """Returns job.json; None where no job was begun."""
-        if not (self.path / _JOB).is_file():
+        content = self._read(_JOB)
+        if content is None:
             return None
-        content: dict[str, Any] = read_json(self.path / _JOB)
-        if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != VERSION:
+        if content.get("format") != FORMAT or content.get("version") != VERSION:
             raise BabelclipError(
-                f"{self.path / _JOB} is no job of this babelclip: its format must be {FORMAT!r}, version {VERSION}. "
+                f"{_JOB} in {self.path} is no job of this babelclip: its format must be {FORMAT!r}, version {VERSION}. "
                 "Finish it with the version that began it, or remove the folder; the store keeps what it has."
             )
         return content
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Replaces job.json."""
-        write_json(self.path / _JOB, {"format": FORMAT, "version": VERSION, **content})
-
-    def shard_file(self, number: int) -> Path:
-        """Returns where the captions or names of a shard lie."""
-        return self.path / "shards" / f"{number:05d}.parquet"
+        self._write(_JOB, {"format": FORMAT, "version": VERSION, **content})
 
     def write_shard(self, number: int, table: pa.Table) -> None:
         """Writes the content of a shard."""
-        with atomic_path(self.shard_file(number)) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        self._write_table(f"shards/{number:05d}.parquet", table)
 
     def read_shard(self, number: int, columns: list[str] | None = None) -> pa.Table:
         """Returns the content of a shard.
@@ -70,47 +70,68 @@ class JobFolder:
         Raises:
             BabelclipError: it is not there: another process has finished the job.
         """
+        name = f"shards/{number:05d}.parquet"
         try:
-            return pq.ParquetFile(self.shard_file(number)).read(columns=columns)
+            return pq.ParquetFile(self.place.source(name)).read(columns=columns)
         except FileNotFoundError as error:
             raise BabelclipError(
-                f"{self.shard_file(number)} is gone. It is there until a job is finished, so another process has "
-                "finished this one: run the same again, which tells what there is."
+                f"{name} in {self.path} is gone. It is there until a job is finished, so another process has finished "
+                "this one: run the same again, which tells what there is."
             ) from error
+
+    def take_shards(self, folder: Path) -> None:
+        """Takes the contents of shards that were written into a folder of this machine."""
+        self.place.take(sorted((folder / "shards").glob("*.parquet")), "shards")
 
     def write_plan(self, shards: Sequence[Shard]) -> None:
         """Writes the list of all shards."""
         columns = {name: [getattr(shard, name) for shard in shards] for name in ("number", "id", "rows", "payload")}
         schema = pa.schema({"number": pa.int64(), "id": pa.string(), "rows": pa.int64(), "payload": pa.string()})
-        with atomic_path(self.path / _PLAN) as temporary:
-            pq.write_table(pa.table(columns, schema=schema), temporary, compression="zstd")
+        self._write_table(_PLAN, pa.table(columns, schema=schema))
 
     def read_plan(self) -> list[Shard]:
         """Returns all shards in order."""
-        table = pq.ParquetFile(self.path / _PLAN).read()
-        return [Shard(**row) for row in table.to_pylist()]
+        return [Shard(**row) for row in pq.ParquetFile(self.place.source(_PLAN)).read().to_pylist()]
 
     def committed(self) -> dict[str, Any] | None:
         """Returns what the last commit noted before it began."""
-        path = self.path / _COMMITTED
-        found: dict[str, Any] | None = read_json(path) if path.is_file() else None
-        return found
+        return self._read(_COMMITTED)
 
     def note_commit(self, content: Mapping[str, Any]) -> None:
         """Notes what a commit is about to do."""
-        write_json(self.path / _COMMITTED, content)
+        self._write(_COMMITTED, content)
 
     def clear(self) -> None:
         """Removes plan and contents of shards, of a job that is finished or begun anew."""
-        (self.path / _PLAN).unlink(missing_ok=True)
-        (self.path / _COMMITTED).unlink(missing_ok=True)
-        shutil.rmtree(self.path / "shards", ignore_errors=True)
+        for name in (_PLAN, _COMMITTED, "shards"):
+            self.place.remove(name)
 
     def remove(self) -> None:
         """Removes the folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        self.place.remove("")
 
-    def check_same(self, job: Mapping[str, Any], asked: Mapping[str, Any], out: Path) -> None:
+    def _read(self, name: str) -> dict[str, Any] | None:
+        content = self.place.read(name)
+        if content is None:
+            return None
+        try:
+            found = json.loads(content)
+        except ValueError as error:
+            raise BabelclipError(
+                f"{name} in {self.path} is damaged ({error}): it must be as babelclip wrote it. Remove the folder, and "
+                "the same command makes a new plan for what still lacks."
+            ) from error
+        return found if isinstance(found, dict) else {}
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        self.place.write(name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def _write_table(self, name: str, table: pa.Table) -> None:
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        self.place.write(name, buffer.getvalue())
+
+    def check_same(self, job: Mapping[str, Any], asked: Mapping[str, Any], out: str) -> None:
         """Does nothing where a job that was begun is the one that is asked for.
 
         Raises:

@@ -10,18 +10,19 @@ What is done to captions and to pictures differs: `Kind`, in `embed_captions.py`
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Protocol
 
+from babelclip import storage
 from babelclip.cluster import embed_commit
 from babelclip.cluster.embed_folder import JobFolder
 from babelclip.cluster.job import Fragment, Ledger, Shard, Worker
 from babelclip.errors import BabelclipError
 from babelclip.files import LockedError
-from babelclip.store import layout
 from babelclip.store.layout import StoreFacts
 
 # Shards of one commit. Workers run on while it is made; a reader sees the store grow by so many.
@@ -52,7 +53,7 @@ class Kind(Protocol):
         """Returns all that decides the bytes of the result, as JSON."""
         ...
 
-    def plan(self, out: Path, folder: JobFolder, progress: bool) -> Plan:
+    def plan(self, out: str, folder: JobFolder, progress: bool) -> Plan:
         """Writes the contents of all shards, and returns what they are; `out` is made where it is not there."""
         ...
 
@@ -108,13 +109,13 @@ class EmbedJob:
     """A `cluster.job.Job` that fills the store at `out`.
 
     Attributes:
-        out: the store.
+        out: the store, a path or an address.
         kind: captions or pictures.
         keep: whether the folder stays when all is done, so that a rank that comes late knows of it.
         progress: show a bar while the plan is made.
     """
 
-    out: Path
+    out: str
     kind: Kind
     keep: bool = False
     progress: bool = False
@@ -124,7 +125,7 @@ class EmbedJob:
     @property
     def folder(self) -> str:
         """Where plan and ledger lie: beside the store, under its name with `.job`."""
-        return str(self._folder.path)
+        return self._folder.path
 
     @property
     def what(self) -> str:
@@ -167,7 +168,7 @@ class EmbedJob:
         job = self._begun()
         if job["complete"]:
             return int(job["shards"])
-        return embed_commit.committed(self.out, self._folder, job["base"][0])
+        return embed_commit.committed(len(embed_commit.shards_of(self.out)), self.out, self._folder, job["base"][0])
 
     def worker(self, device: str, lanes: int = 1, decoders: Executor | None = None) -> Worker:
         """Returns what does shards; see `cluster.job.Job`."""
@@ -191,7 +192,7 @@ class EmbedJob:
     def finish(self) -> Embedded:
         """Returns what was done, and removes the folder, or all of it but the report."""
         job = self._begun()
-        rows = sum(shard.count for shard in layout.read_manifest(self.out)[1])
+        rows = sum(shard.count for shard in embed_commit.shards_of(self.out))
         if job["complete"]:
             return self.kind.report(job, [], rows, 0.0)
         shards = self._folder.read_plan()
@@ -211,7 +212,7 @@ class EmbedJob:
 
     @property
     def _folder(self) -> JobFolder:
-        return JobFolder(self.out.with_name(self.out.name + ".job"))
+        return JobFolder(f"{str(self.out).rstrip('/')}.job")
 
     @property
     def _ledger(self) -> Ledger:
@@ -234,8 +235,8 @@ class EmbedJob:
         asked = self.kind.asked()
         if job["complete"]:
             # Of the same, only a rank that comes late takes it as the answer; who runs alone looks again.
-            there = layout.read_manifest(self.out)[1] if (self.out / layout.MANIFEST).is_file() else []
-            same = job["asked"] == asked and sum(shard.count for shard in there) >= job["rows"]
+            rows = sum(shard.count for shard in embed_commit.shards_of(self.out))
+            same = job["asked"] == asked and rows >= job["rows"]
             return job if same and self.keep else None
         self._folder.check_same(job, asked, self.out)
         return job
@@ -243,9 +244,14 @@ class EmbedJob:
     def _plan(self) -> None:
         self._ledger.clear()
         self._folder.clear()
-        begun = {"out": self.out.name, "asked": self.kind.asked(), "planned": False, "complete": False}
+        begun = {"out": storage.name_of(self.out), "asked": self.kind.asked(), "planned": False, "complete": False}
         self._folder.write(begun)
-        plan = self.kind.plan(self.out, self._folder, self.progress)
+        if storage.is_url(self.out):  # what is looked up while the plan is made lies on this machine
+            with tempfile.TemporaryDirectory() as name:
+                plan = self.kind.plan(self.out, JobFolder(name), self.progress)
+                self._folder.take_shards(Path(name))
+        else:
+            plan = self.kind.plan(self.out, self._folder, self.progress)
         self._folder.write_plan(plan.shards)
         facts = {"facts": dataclasses.asdict(plan.facts), "base": list(plan.base), "columns": plan.columns}
         self._folder.write({**begun, **facts, "told": plan.told, "planned": True})

@@ -93,7 +93,7 @@ class PicturesKind:
         told |= {"source": facts or Path(self.source).name, "shard_rows": self._rows}
         return {name: value for name, value in told.items() if name not in ("what", "unit", "root")}
 
-    def plan(self, out: Path, folder: JobFolder, progress: bool) -> Plan:
+    def plan(self, out: str, folder: JobFolder, progress: bool) -> Plan:
         """Writes the names of all blocks."""
         import babelclip
 
@@ -203,8 +203,7 @@ class _Spool:
 
     def __init__(self, folder: JobFolder, salt: str) -> None:
         self._folder, self._salt = folder, salt
-        folder.path.mkdir(parents=True, exist_ok=True)
-        self._ids = IdFile(folder.path, lambda number: folder.read_shard(number, ["id"])["id"])
+        self._ids = IdFile(Path(folder.path), lambda number: folder.read_shard(number, ["id"])["id"])
         self.shards: list[Shard] = []
 
     def add(self, names: list[str]) -> int:

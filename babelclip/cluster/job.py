@@ -174,22 +174,26 @@ def drive(job: Job[T], launch: Launch, means: Means) -> T:
         release()
 
 
-def commit_done(job: Job[Any], shards: Sequence[Shard], done: set[int], *, all_of_them: bool = False) -> None:
+def commit_done(job: Job[Any], shards: Sequence[Shard], done: set[int], start: int | None = None) -> int:
     """Commits what is next in order and done, in whole groups; the last group need not be full.
 
     Args:
         job: whose lock is held.
         shards: all of them.
         done: numbers of the finished shards.
-        all_of_them: take what is next in one group, full or not.
+        start: how many are committed already, where the caller knows.
+
+    Returns:
+        How many are committed now.
     """
-    start = job.committed()
+    start = job.committed() if start is None else start
     ready = start
     while ready < len(shards) and shards[ready].number in done:
         ready += 1
-    whole = ready if all_of_them or ready == len(shards) else start + (ready - start) // job.group * job.group
+    whole = ready if ready == len(shards) else start + (ready - start) // job.group * job.group
     for first in range(start, whole, job.group):
         job.commit(shards[first : min(first + job.group, whole)])
+    return max(start, whole)
 
 
 def _run(job: Job[Any], shards: Sequence[Shard], launch: Launch, means: Means) -> None:
@@ -199,8 +203,8 @@ def _run(job: Job[Any], shards: Sequence[Shard], launch: Launch, means: Means) -
     total = sum(shard.rows for shard in shards)
     with progress_bar(job.what, total, shown=means.progress, unit=job.unit) as advance:
         advance(total - sum(rows.values()), 0)
-        commit_done(job, shards, done)
+        there = commit_done(job, shards, done)
         for fragment in launch(job, lacking, means) if lacking else ():
             done.add(fragment.number)
             advance(rows.get(fragment.number, 0))
-            commit_done(job, shards, done)
+            there = commit_done(job, shards, done, there)

@@ -5,7 +5,7 @@
 
 A shard without an entry is not done, whatever files lie there; so is one whose entry has another id, because the job
 became another one. Two workers may do the same shard at once: they write the same bytes, and each file is replaced in
-one step. All files of a job pass through this module.
+one step. Where they lie: `place.py`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import re
-import shutil
-import socket
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from babelclip.cluster.place import place_at
 from babelclip.errors import BabelclipError
-from babelclip.files import sha256, sync
+from babelclip.files import sha256
 
 _ENTRY = re.compile(r"(\d{5,})\.json")
+# Entries looked at together.
+_AT_ONCE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,17 +70,12 @@ class Ledger:
     """The finished shards of the job in `folder`; can be pickled, and opened by any number of processes."""
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+        self.folder = folder
+        self._place = place_at(folder)
 
-    @contextlib.contextmanager
-    def room(self) -> Iterator[Path]:
+    def room(self) -> contextlib.AbstractContextManager[Path]:
         """Yields an empty folder to write a fragment's files in; it is gone when the block ends."""
-        room = self.folder / "rooms" / _fresh_name()
-        room.mkdir(parents=True)
-        try:
-            yield room
-        finally:
-            shutil.rmtree(room, ignore_errors=True)
+        return self._place.room()
 
     def record(self, shard: Shard, room: Path | None = None, facts: Mapping[str, Any] | None = None) -> Fragment:
         """Moves the files of a `room` to where fragments lie, writes the entry, and returns what it says.
@@ -92,38 +87,37 @@ class Ledger:
         """
         made = sorted(room.iterdir()) if room is not None else []
         files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in made}
-        place = self._place(shard.number)
-        place.mkdir(parents=True, exist_ok=True)
-        for file in made:
-            sync(file)
-            os.replace(file, place / file.name)
-        sync(place)
+        if made:
+            self._place.take(made, _files(shard.number))
         fragment = Fragment(shard.id, shard.number, files, dict(facts or {}))
-        self._write(self._entry(shard.number), dataclasses.asdict(fragment))
+        content = json.dumps(dataclasses.asdict(fragment), ensure_ascii=False) + "\n"
+        self._place.write(_entry(shard.number), content.encode())
         return fragment
 
     def read(self, number: int) -> Fragment | None:
         """Returns the entry of a shard, whether or not its files are still there; None where there is none."""
+        content = self._place.read(_entry(number))
         try:
-            return Fragment(**json.loads(self._entry(number).read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
+            return None if content is None else Fragment(**json.loads(content))
+        except (ValueError, TypeError):
             return None  # an entry that cannot be read is none: its shard is done again
 
     def find(self, shard: Shard) -> Fragment | None:
         """Returns the fragment of a finished shard; None where it is not done, or a file has another size."""
-        fragment, place = self.read(shard.number), self._place(shard.number)
+        fragment = self.read(shard.number)
         if fragment is None or fragment.shard != shard.id:
             return None
-        try:
-            whole = all((place / name).stat().st_size == facts["bytes"] for name, facts in fragment.files.items())
-        except FileNotFoundError:
-            return None
+        there = self._place.sizes(_files(shard.number)) if fragment.files else {}
+        whole = all(there.get(name) == facts["bytes"] for name, facts in fragment.files.items())
         return fragment if whole else None
 
     def lacking(self, shards: Sequence[Shard]) -> list[Shard]:
         """Returns those of `shards` that are not done, in their order."""
-        entries = self._numbers()
-        return [shard for shard in shards if shard.number not in entries or self.find(shard) is None]
+        entries = {int(match[1]) for name in self._place.sizes("done") if (match := _ENTRY.fullmatch(name))}
+        there = [shard for shard in shards if shard.number in entries]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:  # object storage takes its time for each
+            done = {shard.number for shard, found in zip(there, pool.map(self.find, there), strict=True) if found}
+        return [shard for shard in shards if shard.number not in done]
 
     @contextlib.contextmanager
     def open(self, shard: Shard) -> Iterator[tuple[Fragment, Path]]:
@@ -132,49 +126,38 @@ class Ledger:
         Raises:
             DamagedFragmentError: it is not there, or not as it was written; it is forgotten, to be made again.
         """
-        fragment, place = self.find(shard), self._place(shard.number)
-        if fragment is None or any(sha256(place / name) != facts["sha256"] for name, facts in fragment.files.items()):
-            self.forget(shard)
-            raise DamagedFragmentError(
-                f"The fragment of shard {shard.number} in {self.folder} is not as it was written: its files must have "
-                "the checksums of its entry. It was forgotten: run the same again, which makes it anew."
-            )
-        yield fragment, place
+        fragment = self.find(shard)
+        with self._place.fetched(_files(shard.number)) as folder:
+            if fragment is None or any(_differs(folder / name, facts) for name, facts in fragment.files.items()):
+                self.forget(shard)
+                raise DamagedFragmentError(
+                    f"The fragment of shard {shard.number} in {self.folder} is not as it was written: its files must "
+                    "have the checksums of its entry. It was forgotten: run the same again, which makes it anew."
+                )
+            yield fragment, folder
 
     def forget(self, shard: Shard) -> None:
         """Removes entry and files of a shard: the entry first."""
-        self._entry(shard.number).unlink(missing_ok=True)
-        shutil.rmtree(self._place(shard.number), ignore_errors=True)
+        self._place.remove(_entry(shard.number))
+        self.drop_files(shard)
 
     def drop_files(self, shard: Shard) -> None:
         """Removes the files of a shard that was committed; the entry stays, for the report."""
-        shutil.rmtree(self._place(shard.number), ignore_errors=True)
+        self._place.remove(_files(shard.number))
 
     def clear(self) -> None:
         """Removes all entries, fragments and what killed workers left."""
         for name in ("done", "fragments", "rooms"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-
-    def _numbers(self) -> set[int]:
-        folder = self.folder / "done"
-        names = (_ENTRY.fullmatch(name) for name in os.listdir(folder)) if folder.is_dir() else ()
-        return {int(match[1]) for match in names if match}
-
-    def _entry(self, number: int) -> Path:
-        return self.folder / "done" / f"{number:05d}.json"
-
-    def _place(self, number: int) -> Path:
-        return self.folder / "fragments" / f"{number:05d}"
-
-    def _write(self, path: Path, content: Any) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{_fresh_name()}.part")
-        temporary.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
+            self._place.remove(name)
 
 
-def _fresh_name() -> str:
-    # Two hosts that share a folder may have processes of one number.
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+def _entry(number: int) -> str:
+    return f"done/{number:05d}.json"
+
+
+def _files(number: int) -> str:
+    return f"fragments/{number:05d}"
+
+
+def _differs(file: Path, facts: Mapping[str, Any]) -> bool:
+    return not file.is_file() or sha256(file) != facts["sha256"]

@@ -119,7 +119,7 @@ def test_nothing_readable_is_the_same_error(tmp_path, model):
 
 def job_of(tmp_path, model, **settings):
     kind = CaptionsKind(str(write(tmp_path / "c.jsonl")), model, shard_rows=16, **settings)
-    return EmbedJob(tmp_path / "job", kind)
+    return EmbedJob(str(tmp_path / "job"), kind)
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3])
