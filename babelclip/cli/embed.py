@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from babelclip.cli.launch import ADDRESS_HELP, LAUNCHER_HELP, check_launcher, check_shared, launch_means
+from babelclip.cli.launch import ADDRESS_HELP, LAUNCHER_HELP, check_launcher, launch_means
 from babelclip.cli.stored import stored
 from babelclip.errors import BabelclipError
 
@@ -102,7 +102,6 @@ def embed(
     settings |= {"shard_rows": shard_rows or None}
     try:
         if launcher:
-            check_shared(launcher, out)
             settings |= {"pictures": pictures, "root": image_root, "sources_only": sources_only, "batch": batch or None}
             settings |= {"means": launch_means(launcher, names or [], workers, ray_address), "model": model}
             if not _launched(launcher, source, out, settings):
@@ -222,10 +221,8 @@ def _tell_pictures(report: PicturesReport, workers: int) -> None:
 def _launched(launcher: str, source: str, out: Path, settings: dict[str, Any]) -> bool:
     """Returns whether the store is finished; of ranks only one commits it."""
     from babelclip.cluster.embed import embed_on
-    from babelclip.storage import output
 
-    with output(out) as place:
-        done = embed_on(launcher, source, place, **settings)
+    done = embed_on(launcher, source, out, **settings)
     if done is None:
         return False
     for reason in done.skipped:
