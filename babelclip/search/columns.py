@@ -162,7 +162,8 @@ def vectors_of(column: pa.ChunkedArray | pa.Array) -> Vectors:
         raise BabelclipError(f"column {VECTOR!r} holds {array.type}, but a vector is a list of floats.")
     if not len(array):
         return np.zeros((0, 0), np.float32)
-    lengths = pc.unique(pc.list_value_length(array)).to_pylist()
+    fixed = pa.types.is_fixed_size_list(array.type)
+    lengths = [array.type.list_size] if fixed else pc.unique(pc.list_value_length(array)).to_pylist()
     if array.null_count or len(lengths) != 1:
         raise BabelclipError(
             f"vectors of {len(array)} rows have the lengths {lengths[:4]}, but all rows need a vector of one dimension."

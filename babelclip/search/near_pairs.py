@@ -163,6 +163,8 @@ def groups_of_vectors(vectors: npt.NDArray[np.float32], least: float) -> list[in
     first = list(range(len(vectors)))
     for start in range(0, len(vectors), _QUERIES):
         near = vectors[start : start + _QUERIES] @ vectors[: start + _QUERIES].T >= least
+        if np.count_nonzero(near) == np.count_nonzero(near.diagonal(start)):
+            continue  # each is near itself alone
         earlier = np.tril(near, start - 1)
         for row in np.flatnonzero(earlier.any(axis=1)).tolist():
             first[start + row] = first[int(earlier[row].argmax())]
