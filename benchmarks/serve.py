@@ -1,15 +1,18 @@
 """The service under load: latency by the number of clients, what it adds to the text encoder, and memory over time.
 
-    python benchmarks/serve.py MODEL COLLECTION... [--seconds 10] [--soak 10000] [--out results/serve.json]
+    python benchmarks/serve.py MODEL COLLECTION... [--seconds 10] [--soak 10000] [--fast] [--out results/serve.json]
+    python benchmarks/serve.py none COLLECTION --queries VECTORS.npy [--fast]     no encoder: vectors are sent
 
-The service is started by the command line, as a person would, in one process. A second process asks it over loopback:
+The service runs in one process, as `babelclip serve` starts it. A second process asks it over loopback:
 1, 8 and 32 clients, each on a connection of its own, each asking for the next text as soon as it has its answer (k=40,
 as the page does). Texts are new ones each time, so each costs the encoder; `known` asks a few again and again, so that
-none does. Latency is what the client measures, its own reading of the answer included.
+none does. Latency is what the client measures, from the first byte sent to the last byte read.
 
-What the service adds is told by its own figures (/metrics): the time of a request less the part of it in which the text
-encoder ran (waiting for its turn counts as encoding: that is the batch before it). With several clients on few cores
-the driver takes a share of the same cores, which is said with the figures.
+Outside the encoder is that latency less the seconds for which the text encoder ran between the question and the end of
+its own batch (`seconds.encode` of the answer): the batches before it and its own. It is what would remain if the
+encoder took no time: HTTP, checks, the wait for a batch to form and for threads and the event loop, the search, the
+answer, and the loopback. What encoder and driver take of the same cores meanwhile is in it, and with few cores that is
+much of it; the line of known texts at one client says what a request costs where nothing else runs.
 
 The soak sends many requests of all kinds (search, scroll, thumbnails, similar, legacy, refused ones) from 8 clients,
 and reads the memory of the service (RSS) on the way. Bars: <= 10 ms (p95) outside the encoder at 8 clients; no growth.
@@ -36,8 +39,20 @@ from typing import Any
 import numpy as np
 
 CLIENTS = (1, 8, 32)
+# Query vectors that are kept. The operator's default of 10,000 fills during the whole soak, at 2 kB each; this one is
+# full after a tenth of it, so what grows behind that is no cache.
+CACHE = 500
 WORDS = Path(__file__).parent / "class_names"
 PACKAGES = ("torch", "transformers", "lancedb", "fastapi", "uvicorn")
+
+
+# The command line, whose model cannot be none.
+_SERVICE = """
+import sys
+from babelclip.search.server.run import run
+from babelclip.search.server.settings import Settings
+run(Settings.from_json(sys.argv[1]))
+"""
 
 
 def main() -> None:
@@ -47,63 +62,83 @@ def main() -> None:
     parser.add_argument("collections", nargs="+")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--soak", type=int, default=10_000)
+    parser.add_argument("--fast", action="store_true", help="serve from a graph in memory")
+    parser.add_argument("--queries", default="", help="vectors (Q, D) that are sent where MODEL is none")
+    parser.add_argument("--only-soak", action="store_true", help="no latencies")
+    parser.add_argument("--add", action="store_true", help="add the cells to those that --out has")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--drive", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.drive:
         print(json.dumps(asyncio.run(drive(**json.loads(given.drive)))))
         return
-    cells = [cell for place in given.collections for cell in measure(given.model, place, given.seconds, given.soak)]
-    result = {
-        "cells": cells,
-        "command": "python benchmarks/serve.py " + " ".join(sys.argv[1:]),
+    command = "python benchmarks/serve.py " + " ".join(sys.argv[1:])
+    run = {
+        "command": command,
+        "date": time.strftime("%Y-%m-%d"),
         "cores": os.cpu_count(),
         "machine": platform.processor() or platform.machine(),
-        "load": os.getloadavg()[0],
+        "load_before": round(os.getloadavg()[0], 2),
         "versions": {name: version(name) for name in PACKAGES},
     }
+    cells = [cell for place in given.collections for cell in measure(given, place)]
+    result = {"runs": [{**run, "cells": cells}]}
+    if given.add and given.out.exists():
+        result["runs"] = json.loads(given.out.read_text(encoding="utf-8"))["runs"] + result["runs"]
     if given.out:
         given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result))
 
 
-def measure(model: str, place: str, seconds: float, soak: int) -> list[dict[str, Any]]:
+def measure(given: argparse.Namespace, place: str) -> list[dict[str, Any]]:
     """Returns the cells of one collection."""
     cells: list[dict[str, Any]] = []
-    process, address = start(model, place)
+    process, address = start(given.model, place, given.fast)
+    kinds = ("new", "known") if given.model != "none" else (given.queries,)
     try:
-        rows = json.load(urllib.request.urlopen(f"{address}/v1/collections"))["collections"][0]["rows"]
-        ask(address, 1, 3.0, "new")
-        for kind in ("new", "known"):
+        facts = json.load(urllib.request.urlopen(f"{address}/v1/collections"))["collections"][0]
+        about = {"collection": Path(place).name, "rows": facts["rows"], "index": facts["index"]}
+        ask(address, 1, 3.0, kinds[0])
+        for kind in () if given.only_soak else kinds:
             for clients in CLIENTS:
-                before = figures(address)
-                cell = ask(address, clients, seconds, kind)
-                after = figures(address)
-                cell = {"collection": Path(place).name, "rows": rows, "texts": kind, "clients": clients, **cell}
+                before, spent = figures(address), cpu_seconds(process.pid)
+                cell = ask(address, clients, given.seconds, kind)
+                after, spent = figures(address), cpu_seconds(process.pid) - spent
+                cell = {**about, "asked": Path(kind).name, "clients": clients, **cell}
                 cell |= {f"{stage}_ms": mean(before, after, stage) for stage in ("queue_wait", "encode_text", "search")}
+                cell["service_cpu_ms_per_request"] = round(1000 * spent / cell["requests"], 2)
                 cells.append(cell)
                 show(cell)
-        if soak:
-            cells.append(soaked(address, process.pid, soak, place, rows))
+        if given.soak:
+            cells.append({**about, **soaked(address, process.pid, given.soak)})
             show(cells[-1])
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(60)
     return cells
 
 
-def start(model: str, place: str) -> tuple[subprocess.Popen[str], str]:
+def cpu_seconds(pid: int) -> float:
+    """Returns what a process has spent of the processors, all of its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def start(model: str, place: str, fast: bool) -> tuple[subprocess.Popen[str], str]:
     """Returns the service, and where it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "babelclip.cli.main", "serve", f"c={place}", "--model", model, "--port", str(port)]
-    process = subprocess.Popen([*command, "--per-minute", "0"], text=True)
-    address, until = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    settings = {"collections": {"c": place}, "models": [] if model == "none" else [model], "port": port, "fast": fast}
+    settings |= {"limits": {"per_minute": 0}, "cache": CACHE}
+    process = subprocess.Popen([sys.executable, "-c", _SERVICE, json.dumps(settings)], text=True)
+    address, until = f"http://127.0.0.1:{port}", time.monotonic() + 300
     while True:
         try:
-            urllib.request.urlopen(f"{address}/readyz", timeout=1).close()
-            return process, address
+            facts = json.load(urllib.request.urlopen(f"{address}/v1/collections", timeout=60))["collections"][0]
+            if not fast or facts["index"].startswith("hnsw") or facts["rows"] < 10_000:
+                return process, address
+            time.sleep(1)
         except OSError:
             if process.poll() is not None or time.monotonic() > until:
                 raise SystemExit("the service does not start") from None
@@ -125,9 +160,10 @@ async def drive(address: str, clients: int, seconds: float, kind: str, number: i
         {word for file in WORDS.glob("*") for word in re.findall(r"[^\W\d_]{3,}", file.read_text(encoding="utf-8"))}
     )
     times: list[float] = []
-    beside: list[float] = []
+    outside: list[float] = []
     statuses: dict[int, int] = {}
     thumbnails: list[str] = []
+    vectors = np.load(kind, mmap_mode="r") if kind.endswith(".npy") else None
     begin, asked = time.perf_counter(), 0
 
     async def client(which: int) -> None:
@@ -138,8 +174,9 @@ async def drive(address: str, clients: int, seconds: float, kind: str, number: i
         while (asked < number) if number else (time.perf_counter() - begin < seconds):
             asked += 1
             text = " ".join(random.choice(words, 4)) if kind != "known" else str(words[which])
+            term = {"text": text} if vectors is None else {"vector": vectors[asked % len(vectors)].tolist()}
             turn = asked % 10 if kind == "mixed" else 0
-            content: dict[str, Any] | None = {"terms": [{"text": text}], "k": 40}
+            content: dict[str, Any] | None = {"terms": [term], "k": 40}
             path = "/v1/collections/c/search"
             if turn == 1 and cursor:
                 content = {"terms": [], "k": 40, "cursor": cursor}
@@ -161,7 +198,7 @@ async def drive(address: str, clients: int, seconds: float, kind: str, number: i
             statuses[status] = statuses.get(status, 0) + 1
             if status == 200 and path.endswith("/search"):
                 answer = json.loads(body)
-                beside.append(times[-1] - answer["seconds"]["encode"])
+                outside.append(times[-1] - answer["seconds"]["encode"])
                 cursor = answer["cursor"] if turn == 2 else cursor
                 if kind == "mixed" and len(thumbnails) < 400:
                     thumbnails.extend(hit["thumbnail"] for hit in answer["hits"] if hit["thumbnail"])
@@ -173,7 +210,7 @@ async def drive(address: str, clients: int, seconds: float, kind: str, number: i
         "requests": len(times),
         "per_second": round(len(times) / spent, 1),
         **{f"p{share}_ms": at(times, share) for share in (50, 95, 99)},
-        **{f"beside_encoder_p{share}_ms": at(beside, share) for share in (50, 95)},
+        **{f"outside_encoder_p{share}_ms": at(outside, share) for share in (50, 95, 99)},
         "statuses": {str(status): n for status, n in sorted(statuses.items())},
     }
 
@@ -215,7 +252,7 @@ def mean(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, f
     return round(1000 * spent / calls, 2) if calls else 0.0
 
 
-def soaked(address: str, pid: int, number: int, place: str, rows: int) -> dict[str, Any]:
+def soaked(address: str, pid: int, number: int) -> dict[str, Any]:
     """Returns the memory of the service after each tenth of many requests."""
     resident = []
     statuses: dict[str, int] = {}
@@ -227,8 +264,6 @@ def soaked(address: str, pid: int, number: int, place: str, rows: int) -> dict[s
         resident.append(round(pages * os.sysconf("SC_PAGESIZE") / 2**20, 1))
     growth = float(np.polyfit(np.arange(5), resident[5:], 1)[0]) / (number / 10) * 1000
     return {
-        "collection": Path(place).name,
-        "rows": rows,
         "soak": number,
         "rss_mb": resident,
         "growth_kb_per_request_second_half": round(growth, 3),
