@@ -79,6 +79,9 @@ def _fetched(url: str, *, everything: bool) -> Path:
 def _published(stack: contextlib.ExitStack, url: str) -> Path:
     import os
 
+    if url.endswith(".json"):  # one file of results
+        return _uploaded(stack, url)
+
     from babelclip.storage import output
 
     # Of the processes that torchrun starts the first one writes.

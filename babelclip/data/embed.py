@@ -210,7 +210,7 @@ def embed_captions(
 
 def sources_of(source: Path | str) -> Path | str:
     """Returns `source`, or of a folder that `babelclip translate` wrote the folder with its source captions."""
-    folder = Path(source)
+    folder = Path(shadowed(source))
     if not is_translation(folder) or not (folder / "sources").is_dir():
         return source
     if read_json(folder / "manifest.json").get("sources", "told") is None:

@@ -227,6 +227,8 @@ def _refresh(root: Path, entries: Sequence[Entry], *, whole: bool) -> None:
         facts = there.pop(entry.name, None)
         if facts is not None and facts.st_size == entry.size and facts.st_mtime_ns == entry.modified:
             continue
+        if any(part.startswith(".") for part in entry.name.split("/")) and ".." not in entry.name.split("/"):
+            continue  # of a writer, or marked as aside
         if not _is_safe(entry.name):
             _log.warning("%s was left out: its name is no path of a file.", entry.url)
             continue

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from babelclip.errors import BabelclipError, did_you_mean
+from babelclip.storage import local
 from babelclip.train.recipe_checks import check_recipe
 from babelclip.train.settings import check_limits, checked, kind_name, parsed, toml
 from babelclip.train.settings import setting as _setting
@@ -272,7 +273,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         BabelclipError: the file is missing, is not TOML, or a section, key, type or value is not allowed.
     """
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = tomllib.loads(local(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BabelclipError(f"Recipe {path} does not exist. Check the path; recipes end in .toml.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

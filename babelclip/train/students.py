@@ -23,6 +23,7 @@ from babelclip.models.checkpoints.text_body import MOST_TOKENS, room
 from babelclip.models.clip import Clip
 from babelclip.models.head import LayerSpec
 from babelclip.models.text import TextEncoder, bare, parsed_backbone
+from babelclip.storage import is_url, local
 from babelclip.train import losses
 from babelclip.train.recipe import Student
 
@@ -122,6 +123,7 @@ def open_student(model: str) -> Clip:
     """
     import babelclip
 
+    model = str(local(model)) if is_url(model) else model
     if Path(model).is_dir():
         folder = Path(model)
         return load_encoder(folder) if _is_plain(folder) else babelclip.load(folder, towers="text", device="cpu")

@@ -160,6 +160,31 @@ def test_a_model_is_saved_to_s3_and_loaded_from_there_and_one_tower_fetches_one(
         babelclip.load(s3("models/tony"))
 
 
+# -- training ----------------------------------------------------------------------------------------------------
+
+
+def test_a_student_is_taught_from_s3_to_s3_and_goes_on_from_a_checkpoint_there(s3, model, tmp_path, monkeypatch):
+    captions = put_captions(tmp_path / "data")
+    put_folder(tmp_path / "data", s3("data"))
+    embed_file(babelclip.load(model), captions, s3("targets"))
+    make_clip(seed=7).save(s3("student"))
+    recipe = (
+        f'[train]\nkind = "distill"\nsteps = 4\nbatch_size = 8\nlr = 5e-3\nsave_every = 2\ndevice = "cpu"\n'
+        f'[student]\nmodel = "{s3("student")}"\n[teacher]\ntargets = "{s3("targets")}"\n'
+        f'[data]\ncaptions = ["{s3("data/captions.parquet")}"]\n'
+    )
+    storage.write_bytes(s3("recipe.toml"), recipe.encode())
+    done = command("train", s3("recipe.toml"), "--out", s3("run"), "--set", "train.steps=2")
+    assert done.returncode == 0, done.stderr
+    there = storage.list_files(s3("run"))
+    assert {"log.jsonl", "model/config.json"} <= {entry.name for entry in there}
+    monkeypatch.setenv("BABELCLIP_CACHE", str(tmp_path / "another machine"))
+    done = command("train", s3("recipe.toml"), "--out", s3("run"), "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "finished at step 4" in done.stdout
+    assert babelclip.load(s3("run/model")).space == "test/tiny"
+
+
 # -- collections -------------------------------------------------------------------------------------------------
 
 
