@@ -97,6 +97,8 @@ def commit(out: str, folder: JobFolder, ledger: Ledger, shards: Sequence[Shard],
         before = committed(len(there), out, folder, job["base"][0])
         layout.remove_unnamed_files(place, len(there))
         new = list(there)
+        for name in ("vectors", "rows"):  # an address has no empty folders
+            (place / name).mkdir(exist_ok=True)
         for shard in shards:
             with ledger.open(shard) as (fragment, room):
                 if fragment.facts["rows"]:
