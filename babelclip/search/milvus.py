@@ -411,6 +411,10 @@ def _index(client: Any, links: int) -> Any:
     return params
 
 
+def _without_password(url: str) -> str:
+    return re.sub(r"//[^/]*@", "//…@", url)
+
+
 def _connect(url: str, *, new: bool) -> tuple[Any, str]:
     """Returns a client and the name of the collection."""
     pymilvus = require("pymilvus", "milvus")
@@ -425,8 +429,8 @@ def _connect(url: str, *, new: bool) -> tuple[Any, str]:
     address, _, name = url.removeprefix("milvus://").partition("/")
     if not address or "@" in address or not _NAME.fullmatch(name):
         raise BabelclipError(
-            f"{shown(url)} is not an address of Milvus: milvus://host:port/NAME, where a name is letters, digits and "
-            "underscores; a token comes from the environment variable MILVUS_TOKEN."
+            f"{shown(_without_password(url))} is not an address of Milvus: milvus://host:port/NAME, where a name is "
+            "letters, digits and underscores; a token comes from the environment variable MILVUS_TOKEN."
         )
     with _naming(url):
         token = os.environ.get("MILVUS_TOKEN", "")
