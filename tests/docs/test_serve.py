@@ -67,6 +67,17 @@ def test_the_page_names_every_choice_that_it_explains():
         assert option in shown, option
 
 
+def test_every_security_requirement_names_tests_that_exist():
+    rows = re.findall(r"^\| (S\d+) \| .* \| (.*) \|$", PAGE, flags=re.MULTILINE)
+    assert [name for name, _tests in rows] == [f"S{number}" for number in range(1, 18)]
+    for name, tests in rows:
+        named = re.findall(r"`([\w/]+)::(\w+)`", tests)
+        assert named, name
+        for file, function in named:
+            path = Path(__file__).parents[1] / (f"{file}.py" if "/" in file else f"search/server/{file}.py")
+            assert f"def {function}(" in path.read_text(encoding="utf-8"), (name, file, function)
+
+
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("babelclip serve --make-key")])
 def test_keys_are_made(line, home):
     code, token, said = call(*shlex.split(line)[1:], cwd=home)

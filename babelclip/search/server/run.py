@@ -83,6 +83,8 @@ def _run_one(settings: Settings, held: socket.socket) -> None:
     service = open_service(settings)
     server = uvicorn.Server(uvicorn.Config(create_app(service), **_options()))  # type: ignore[arg-type]
     # uvicorn repeats the signal that ended it once all is answered; there is nothing left to interrupt.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_ignored: None)
     with elsewhere(settings, service.metrics), contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[held])
 

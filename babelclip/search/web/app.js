@@ -20,6 +20,7 @@ let running = null; // AbortController of the search under way
 let loadingMore = false;
 let composing = false; // an input method is putting a character together
 let timer = 0;
+let took = 0; // seconds of the search whose pictures are shown
 
 const grid = makeGrid($('grid'), { open: openItem, reachedEnd: more });
 const panel = makePanel($('panel'), {
@@ -99,7 +100,7 @@ async function more() {
     cursor = answer.cursor;
     grid.append(answer.hits);
     grid.finish(cursor === null);
-    $('status').textContent = t('shown', { n: grid.count() });
+    say();
   } catch (error) {
     if (error.name !== 'AbortError') trouble(error, search, { keep: true });
   } finally {
@@ -119,11 +120,16 @@ function asked(from) {
   };
 }
 
+/** Says how many pictures are shown and how long the search took. */
+function say() {
+  const shown = grid.count();
+  $('status').textContent = shown ? `${t('shown', { n: shown })} · ${t('took', { ms: Math.max(1, Math.round(took * 1000)) })}` : '';
+  $('save').hidden = !shown;
+}
+
 function tell(answer) {
-  const seconds = answer.seconds?.total ?? 0;
-  $('status').textContent = grid.count()
-    ? `${t('shown', { n: grid.count() })} · ${t('took', { ms: Math.max(1, Math.round(seconds * 1000)) })}${(answer.notes ?? []).map((note) => ` · ${note}`).join('')}`
-    : '';
+  took = answer.seconds?.total ?? 0;
+  say();
   const limited = state.cut > 0 || Object.keys(state.where).length > 0;
   if (grid.count()) return show(null);
   if (!state.query && !state.terms.length && !limited) return show({ title: t('empty_title'), lines: [t('empty_text')] });
@@ -138,7 +144,7 @@ function tell(answer) {
 function trouble(error, again, { keep = false } = {}) {
   if (!keep) {
     grid.show([]);
-    $('status').textContent = '';
+    say();
   }
   if (error instanceof NeedsToken) return askToken();
   if (error instanceof Busy) {
@@ -256,6 +262,7 @@ function listen() {
     $('filters-open').setAttribute('aria-expanded', String(opened));
   });
   $('collection').addEventListener('change', () => change({ collection: $('collection').value, terms: [], where: {}, cut: 0, item: null }));
+  $('save').addEventListener('click', saveAll);
   $('theme').addEventListener('change', () => setTheme($('theme').value));
   document.addEventListener('keydown', keyPressed);
   window.addEventListener('popstate', () => {
@@ -265,16 +272,29 @@ function listen() {
     refresh();
   });
   listenForPictures({ button: $('pick'), file: $('file'), curtain: $('drop') }, async (picture) => {
+    $('status').textContent = t('sending');
+    $('grid').classList.add('waiting');
     try {
       const { upload } = await api('/v1/uploads', { bytes: picture });
       change({ query: '', terms: [{ kind: 'upload', upload, weight: 1, preview: URL.createObjectURL(picture) }], item: null });
     } catch (error) {
+      $('grid').classList.remove('waiting');
       trouble(error, () => change({}));
     }
   });
   new ResizeObserver(([entry]) => {
     document.documentElement.style.setProperty('--top', `${Math.ceil(entry.borderBoxSize[0].blockSize)}px`);
   }).observe(document.querySelector('.top'));
+}
+
+/** Saves what is shown as a JSON file: ids, captions, scores, metadata; without addresses that only open for a while. */
+function saveAll() {
+  const hits = grid.hits().map(({ thumbnail: _thumbnail, picture: _picture, ...facts }) => facts);
+  const link = element('a');
+  link.href = URL.createObjectURL(new Blob([`${JSON.stringify(hits, null, 1)}\n`], { type: 'application/json' }));
+  link.download = `${info().name}.json`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
 function addText(text, weight) {

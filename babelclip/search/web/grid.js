@@ -27,7 +27,8 @@ export function makeGrid(root, { open, reachedEnd }) {
     if (hit.colour) element.style.backgroundColor = hit.colour;
     element.append(hit.thumbnail ? picture(hit, element) : absent());
     if (caption) element.append(span('caption', caption));
-    if (hit.similar) element.append(span('similar', `+${hit.similar}`, t('folded', { n: hit.similar })));
+    // The mark before it keeps the sign before the number, also where the page is read from the right.
+    if (hit.similar) element.append(span('similar', `\u200e+${hit.similar}`, t('folded', { n: hit.similar })));
     element.addEventListener('click', () => open(hit));
     const aspect = hit.width && hit.height ? hit.width / hit.height : 1;
     return { hit, element, aspect: Math.min(FLATTEST, Math.max(TALLEST, aspect)) };
@@ -50,8 +51,8 @@ export function makeGrid(root, { open, reachedEnd }) {
     const made = document.createElement('span');
     made.className = className;
     made.textContent = text;
-    made.dir = 'auto';
     if (label) made.title = label;
+    else made.dir = 'auto';
     return made;
   }
 
@@ -143,6 +144,8 @@ export function makeGrid(root, { open, reachedEnd }) {
       if (!done) nearEnd.observe(end);
     },
     count: () => cards.length,
+    /** Returns what is shown, in order. */
+    hits: () => cards.map((card) => card.hit),
     /** Returns the picture `by` places after the one with this id, or undefined. */
     neighbour(id, by) {
       const place = placeOf(id);

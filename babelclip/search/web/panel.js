@@ -112,14 +112,33 @@ export function makePanel(root, acts) {
     if (hit.lang) rows.push([t('caption_language'), languageName(hit.lang)]);
     for (const [name, value] of Object.entries(hit.columns ?? {})) {
       if (value === null || value === '' || name === 'colour') continue;
-      rows.push([t(`column_${name}`) === `column_${name}` ? name : t(`column_${name}`), name === 'modified' ? day(value) : String(value)]);
+      rows.push([t(`column_${name}`) === `column_${name}` ? name : t(`column_${name}`), plain(name, value)]);
     }
     for (const [name, value] of rows) {
-      const shownValue = make('dd', value);
+      const shownValue = make('dd');
+      shownValue.append(isAddress(value) ? linkTo(value) : value);
       shownValue.dir = 'auto';
       list.append(make('dt', name), shownValue);
     }
     return list;
+  }
+
+  function plain(name, value) {
+    if (name === 'modified') return day(value);
+    if (name === 'bytes') return number(value / 1000, { style: 'unit', unit: 'kilobyte', maximumFractionDigits: 1 });
+    return String(value);
+  }
+
+  // Elsewhere is gone to only by a person's own click, without telling where from: pictures of other hosts are never shown,
+  // since that would tell those hosts who looks at what.
+  const isAddress = (value) => /^https?:\/\/[^\s]+$/i.test(value) && URL.canParse(value);
+
+  function linkTo(address) {
+    const link = make('a', address);
+    link.href = address;
+    link.target = '_blank';
+    link.rel = 'noopener noreferrer nofollow';
+    return link;
   }
 
   async function strip(title, path, own) {

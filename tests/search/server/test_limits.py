@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -274,6 +276,28 @@ def test_an_encoder_that_fails_tells_each_asker_and_goes_on():
             await batcher.close()
 
     asyncio.run(test())
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_memory_does_not_grow_with_requests(client, item):
+    """A small soak; benchmarks/serve.py asks 10,000 times."""
+
+    def resident() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def ask(number: int) -> None:
+        search(client, query=f"wish {number}", k=20)
+        search(client, terms=[{"id": item["id"]}], k=20)
+        client.get(item["thumbnail"])
+        problem(client.post(SEARCH, json={"query": "a" * 2001}), 413)
+        problem(client.get(f"/v1/collections/shapes/items/absent-{number}"), 404)
+
+    for number in range(15):
+        ask(number)
+    before = resident()
+    for number in range(15, 65):
+        ask(number)
+    assert resident() - before < 25
 
 
 def test_a_client_that_hangs_up_frees_its_place(clip, collection, monkeypatch):
