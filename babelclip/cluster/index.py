@@ -23,23 +23,23 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from babelclip.cluster import index_plan
+from babelclip import storage
 from babelclip.cluster.index_commit import OutdatedPlanError, commit_group
-from babelclip.cluster.index_plan import STATE, Plan
+from babelclip.cluster.index_plan import STATE, Plan, clear_plan, gone_of, read_note, read_plan, write_note
 from babelclip.cluster.index_planning import make_plan
 from babelclip.cluster.index_shard import IndexWorker
 from babelclip.cluster.index_vectors import INDEXED_BY_ALL_FROM, build_on_cluster
 from babelclip.cluster.job import Means, run_job
 from babelclip.cluster.ledger import Ledger, Shard
 from babelclip.errors import BabelclipError, require
-from babelclip.files import LockedError, read_json, write_json
+from babelclip.files import LockedError
 from babelclip.models.decoding import EncodeReport
 from babelclip.search import near_duplicates
 from babelclip.search.collection import Collection, IndexReport, open_collection
 from babelclip.search.index import EncodeTexts, IndexingReport, check_found, remove, settled
 from babelclip.search.index_known import CHANGED, NEW, SAME, TOLD
 from babelclip.search.index_sources import Problems
-from babelclip.search.index_state import lock_collection, state_folder, take_lock
+from babelclip.search.index_state import FOLDER, lock_collection, take_lock
 from babelclip.search.lance import PICTURES
 
 # Pictures of a shard, rounded to whole batches: a minute or two of a processor, some 20 MB of rows.
@@ -47,7 +47,7 @@ SHARD = 1024
 # Shards of one commit: what a dead driver leaves to be committed by the next.
 _GROUP = 8
 _WAIT = 0.5  # seconds between two looks at another rank's plan
-_SKIPPED = "job-skipped.json"
+_SKIPPED = "skipped.json"
 
 
 def index_on(
@@ -92,15 +92,14 @@ def index_on(
         BabelclipError: as `index_pictures` and `run_job`; or `url` is no collection of Lance.
     """
     require("lance", "cluster")
-    absolute = tuple(str(Path(source).expanduser().resolve()) for source in sources)
     job = IndexJob(
         url=_lance_url(url),
         model=str(Path(model).expanduser().resolve()) if Path(model).expanduser().is_dir() else model,
-        sources=absolute,
-        captions=_absolute(captions),
+        sources=tuple(_absolute(source) for source in sources),
+        captions=None if captions is None else _absolute(captions),
         columns=tuple(columns),
         lang=lang,
-        image_root=_absolute(image_root),
+        image_root=None if image_root is None else _absolute(image_root),
         prune=prune,
         strict=strict,
         groups=groups,
@@ -152,7 +151,7 @@ class IndexJob:
 
     def __post_init__(self) -> None:
         """Puts the folder inside that of the collection."""
-        self.folder = str(state_folder(self.url) / "job")
+        self.folder = f"{self.url}/{FOLDER}/job"
 
     @property
     def table(self) -> str:
@@ -181,7 +180,7 @@ class IndexJob:
                 time.sleep(_WAIT)
                 continue
             try:
-                return (self._plan() or make_plan(self, Path(self.folder), self.identity())).shards
+                return (self._plan() or make_plan(self, self.folder, self.identity())).shards
             finally:
                 release()
         return plan.shards
@@ -190,7 +189,8 @@ class IndexJob:
         """See `Job.lacking`."""
         if self._plan() is None:
             return []  # another rank has finished it
-        return Ledger(self.folder).lacking(shards[self.committed() :])
+        there = self.committed()
+        return Ledger(self.folder).lacking([shard for shard in shards if shard.number >= there])
 
     def committed(self) -> int:
         """See `Job.committed`."""
@@ -211,22 +211,22 @@ class IndexJob:
         assert clip.image is not None
         torch.set_num_threads(lanes)
         settings: dict[str, Any] = {"batch_size": self.batch_size, "strict": self.strict, "run": self.run}
-        return IndexWorker(Path(self.folder), self.table, plan, clip.image, lanes=lanes, decoders=decoders, **settings)
+        return IndexWorker(self.folder, self.table, plan, clip.image, lanes=lanes, decoders=decoders, **settings)
 
     def commit(self, shards: Sequence[Shard]) -> None:
         """See `Job.commit`."""
-        version = commit_group(self.url, self.table, Path(self.folder), shards, self._state()["version"], self.run)
-        write_json(Path(self.folder) / STATE, {"committed": shards[-1].number + 1, "version": version})
+        version = commit_group(self.url, self.table, self.folder, shards, self._state()["version"], self.run)
+        write_note(self.folder, STATE, {"committed": shards[-1].number + 1, "version": version})
 
     def finish(self) -> IndexingReport:
         """See `Job.finish`: removes what is gone, groups near duplicates, compacts, indexes the vectors."""
-        began, plan, folder = time.perf_counter(), self._plan(), Path(self.folder)
+        began, plan, folder = time.perf_counter(), self._plan(), self.folder
         if plan is None:
             raise _finished(self.folder)
         facts = [found.facts for shard in plan.shards if (found := Ledger(folder).find(shard)) is not None]
         kinds = sum((Counter(fact["kinds"]) for fact in facts), Counter[str]())
         skipped = [reason for fact in facts for _position, _name, reason in fact["skipped"]]
-        write_json(folder.with_name(_SKIPPED), skipped)
+        write_note(folder, _SKIPPED, skipped)
         problems = Problems()
         for reason, (count, first) in plan.problems.items():
             problems.counts[reason], problems.first[reason] = count, first
@@ -234,9 +234,9 @@ class IndexJob:
             try:
                 check_found(problems, collection, self.strict, len(skipped))
             except BabelclipError:
-                index_plan.clear_plan(folder)  # the next run looks at mended sources
+                clear_plan(folder)  # the next run looks at mended sources
                 raise
-            pruned = remove(collection, index_plan.gone_of(folder)) if self.prune else 0
+            pruned = remove(collection, gone_of(folder)) if self.prune else 0
             made = near_duplicates.group(collection, self.url, progress=self.means.progress) if self.groups else None
             wrote = kinds[NEW] + kinds[CHANGED] + plan.counts.get(TOLD, 0) + pruned
             index = self._indexed(collection) if wrote else None
@@ -258,7 +258,7 @@ class IndexJob:
                 index=index,
                 unused=plan.unused,
             )
-        index_plan.clear_plan(folder)
+        clear_plan(folder)
         Ledger(folder).clear()
         return report
 
@@ -268,14 +268,14 @@ class IndexJob:
 
     def reasons(self) -> list[str]:
         """Returns why pictures could not be read, of the run that ended last."""
-        reasons: list[str] = read_json(Path(self.folder).with_name(_SKIPPED))
+        reasons: list[str] = read_note(self.folder, _SKIPPED)
         return reasons
 
     def _plan(self) -> Plan | None:
-        return index_plan.read_plan(Path(self.folder), self.identity())
+        return read_plan(self.folder, self.identity())
 
     def _state(self) -> dict[str, int]:
-        return dict(read_json(Path(self.folder) / STATE))
+        return dict(read_note(self.folder, STATE))
 
     def _indexed(self, collection: Any) -> IndexReport | None:
         if self.launcher == "ray" and collection.count() >= self.indexed_by_all_from:
@@ -312,11 +312,11 @@ def _lance_url(url: Path | str) -> str:
             f"{text} is no collection of Lance, the only kind whose files many workers can write: give a folder "
             "NAME.lance or s3://bucket/NAME.lance, or leave --launcher out, which writes through one process."
         )
-    return text if "://" in text else str(Path(text).expanduser().resolve())
+    return _absolute(text)
 
 
-def _absolute(path: Path | str | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().resolve())
+def _absolute(path: Path | str) -> str:
+    return str(path) if storage.is_url(path) else str(Path(path).expanduser().resolve())
 
 
 def _silent(line: str) -> None:

@@ -28,7 +28,7 @@ class OutdatedPlanError(BabelclipError):
     """Another command wrote some of the rows that were planned; the plan is removed, and can be made anew."""
 
 
-def commit_group(url: str, table: str, folder: Path, shards: Sequence[Shard], version: int, run: str) -> int:
+def commit_group(url: str, table: str, folder: str, shards: Sequence[Shard], version: int, run: str) -> int:
     """Puts finished shards into the collection at `url`, and returns the version of its table after that.
 
     Args:
@@ -93,7 +93,7 @@ def _is_whole(file: Path, size: int, digest: str | None) -> bool:
     return digest is None or sha256(file) == digest
 
 
-def _ids(folder: Path, shard: Shard, fragment: Fragment) -> tuple[list[str], list[str]]:
+def _ids(folder: str, shard: Shard, fragment: Fragment) -> tuple[list[str], list[str]]:
     """Returns the ids of new rows and of those that replace others."""
     bad = {position for position, _name, _reason in fragment.facts["skipped"]}
     kept = [item for place, item in enumerate(zip(*index_plan.ids_of(folder, shard), strict=True)) if place not in bad]

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from babelclip import storage
 from babelclip.cluster.ledger import Shard
-from babelclip.files import atomic_path, read_json, sha256, write_json
+from babelclip.cluster.place import place_at
 from babelclip.models.preprocess import EncodedPicture
 from babelclip.search.columns import VECTOR, schema_of
 from babelclip.search.index_rows import row_of
@@ -65,39 +66,46 @@ class Plan:
     unused: int
 
 
-def read_plan(folder: Path, identity: str) -> Plan | None:
+def read_plan(folder: str, identity: str) -> Plan | None:
     """Returns the plan in `folder`; None where there is none, or it was made for other settings."""
-    if not (folder / PLAN).is_file():
-        return None
-    told = read_json(folder / PLAN)
-    if told.get("identity") != identity:
+    told = read_note(folder, PLAN)
+    if told is None or told.get("identity") != identity:
         return None
     told["shards"] = [Shard(**shard) for shard in told["shards"]]
     told["problems"] = {reason: (count, first) for reason, (count, first) in told["problems"].items()}
     return Plan(**told)
 
 
-def write_plan(folder: Path, plan: Plan, gone: Sequence[str]) -> None:
+def write_plan(folder: str, plan: Plan, gone: Sequence[str]) -> None:
     """Writes what `read_plan` reads; the shards' rows are there already."""
-    with atomic_path(folder / ROWS / GONE) as temporary:
-        temporary.write_text("".join(f"{name}\n" for name in gone), encoding="utf-8")
-    write_json(folder / PLAN, dataclasses.asdict(plan))
+    place_at(folder).write(f"{ROWS}/{GONE}", "".join(f"{name}\n" for name in gone).encode())
+    write_note(folder, PLAN, dataclasses.asdict(plan))
 
 
-def gone_of(folder: Path) -> list[str]:
+def gone_of(folder: str) -> list[str]:
     """Returns the ids of rows whose picture is gone."""
-    return (folder / ROWS / GONE).read_text(encoding="utf-8").splitlines()
+    return (place_at(folder).read(f"{ROWS}/{GONE}") or b"").decode().splitlines()
 
 
-def clear_plan(folder: Path) -> None:
+def clear_plan(folder: str) -> None:
     """Removes a plan: that which says that it is whole comes first."""
-    (folder / PLAN).unlink(missing_ok=True)
-    (folder / STATE).unlink(missing_ok=True)
-    shutil.rmtree(folder / ROWS, ignore_errors=True)
+    for name in (PLAN, STATE, ROWS):
+        place_at(folder).remove(name)
+
+
+def read_note(folder: str, name: str) -> Any:
+    """Returns the JSON in a file of a job's folder; None where there is none."""
+    content = place_at(folder).read(name)
+    return None if content is None else json.loads(content)
+
+
+def write_note(folder: str, name: str, content: Any) -> None:
+    """Writes what `read_note` reads."""
+    place_at(folder).write(name, json.dumps(content, ensure_ascii=False).encode())
 
 
 def write_shard(
-    folder: Path,
+    folder: str,
     number: int,
     items: Sequence[tuple[Found, str]],
     columns: Mapping[str, str],
@@ -106,25 +114,30 @@ def write_shard(
     """Writes the pictures of a shard, each with what it is (`NEW`, `CHANGED`); `decides` are settings of its result."""
     rows = [
         row_of(item, None)
-        | {KIND: kind, PICTURE: str(item.picture), HELD: None if isinstance(item.picture, str) else held_file(item)}
+        | {
+            KIND: kind,
+            PICTURE: storage.address(str(item.picture)),
+            HELD: None if isinstance(item.picture, str) else held_file(item),
+        }
         for item, kind in items
     ]
     name = f"{ROWS}/{number:05d}.parquet"
-    with atomic_path(folder / name) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, _schema(columns)), temporary)
-    digest = hashlib.sha256(f"{sha256(folder / name)} {json.dumps(decides, sort_keys=True)}".encode()).hexdigest()
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, _schema(columns)), file)
+    place_at(folder).write(name, file.getvalue())
+    digest = hashlib.sha256(file.getvalue() + json.dumps(decides, sort_keys=True).encode()).hexdigest()
     return Shard(number, digest, len(rows), name)
 
 
-def read_shard(folder: Path, shard: Shard) -> list[dict[str, Any]]:
+def read_shard(folder: str, shard: Shard) -> list[dict[str, Any]]:
     """Returns the rows of a shard as values by column, with `KIND`, `PICTURE` and `HELD`."""
-    rows: list[dict[str, Any]] = pq.read_table(folder / shard.payload).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(place_at(folder).source(shard.payload)).to_pylist()
     return rows
 
 
-def ids_of(folder: Path, shard: Shard) -> tuple[list[str], list[str]]:
+def ids_of(folder: str, shard: Shard) -> tuple[list[str], list[str]]:
     """Returns ids and kinds of the rows of a shard."""
-    table = pq.read_table(folder / shard.payload, columns=["id", KIND])
+    table = pq.read_table(place_at(folder).source(shard.payload), columns=["id", KIND])
     return table["id"].to_pylist(), table[KIND].to_pylist()
 
 

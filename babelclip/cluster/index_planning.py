@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from babelclip.cluster import index_plan
 from babelclip.cluster.index_plan import STATE, Plan
 from babelclip.cluster.job import Means
 from babelclip.cluster.ledger import Ledger
-from babelclip.files import write_json
 from babelclip.models.clip import Clip
 from babelclip.models.decoding import decoder_pool
 from babelclip.progress import progress_bar
@@ -42,7 +40,7 @@ class Asked(Protocol):
     means: Means
 
 
-def make_plan(asked: Asked, folder: Path, identity: str) -> Plan:
+def make_plan(asked: Asked, folder: str, identity: str) -> Plan:
     """Returns a new plan in `folder`, in place of what is there; the collection's lock is held.
 
     Raises:
@@ -91,7 +89,7 @@ def make_plan(asked: Asked, folder: Path, identity: str) -> Plan:
             unused=len(side) - len(side.used) if side is not None else 0,
         )
         collection.refresh()
-        write_json(folder / STATE, {"committed": 0, "version": collection.version()})
+        index_plan.write_note(folder, STATE, {"committed": 0, "version": collection.version()})
         index_plan.write_plan(folder, plan, gone)
         return plan
 

@@ -34,7 +34,7 @@ class IndexWorker:
 
     def __init__(
         self,
-        folder: Path,
+        folder: str,
         table: str,
         plan: Plan,
         tower: ImageEncoder,

@@ -20,12 +20,14 @@ from babelclip.errors import BabelclipError, require, shown
 _PREFIX = "bc-ray-"
 # Only lists of shards and of files pass through a cluster of our own; pixels, where there is a GPU.
 _STORE, _STORE_WITH_GPU = 100 << 20, 2 << 30
-# Settings of Ray's processes that are read when they start.
+# Settings of Ray that are read when its processes start; those of a cluster that is joined are its own.
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DEDUP_LOGS": "1",
+    # Ray gives way to all other processes (15), as if its workers were guests; here they are the job.
+    "RAY_worker_niceness": "0",
     # Its C++ part writes every error to the terminal, those it mends too.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
