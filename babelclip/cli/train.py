@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from babelclip.cli.stored import stored
+
 if TYPE_CHECKING:
     from babelclip.models.clip import Clip
     from babelclip.train.card import Ran
+    from babelclip.train.loop import RunResult
     from babelclip.train.recipe import Recipe
 
 
+@stored(whole=["recipe_file"], folders=["out"])
 def train(
     recipe_file: Path = typer.Argument(..., metavar="RECIPE", help="A TOML file; see recipes/."),
     out: Path = typer.Option(None, "--out", help="Folder of the run: log, checkpoints, and the model in model/."),
@@ -73,7 +78,7 @@ def _distill(recipe: Recipe, out: Path, image: str, resume: bool) -> tuple[Clip,
     _needed(recipe.student.model, "student.model")
     taught = teach(recipe, out, image=image, resume=resume)
     result = taught.result
-    _report(recipe, result.run.status, result.run.step, out)
+    _report(recipe, result.run, out)
     if _writes(recipe):
         typer.echo(str(result.counts))
         if result.run.validation:
@@ -99,7 +104,7 @@ def _contrastive(recipe: Recipe, out: Path, image: str, resume: bool) -> tuple[C
         )
     trained = contrastive(recipe, out, resume=resume)
     result = trained.result
-    _report(recipe, result.run.status, result.run.step, out)
+    _report(recipe, result.run, out)
     if _writes(recipe):
         for reason, count in result.skipped.items():
             typer.echo(f"left out: {count} ({reason})")
@@ -118,7 +123,7 @@ def _tension(recipe: Recipe, out: Path, image: str, resume: bool) -> tuple[Clip,
 
     _without_pictures(recipe, image)
     result = tension(recipe, out, resume=resume)
-    _report(recipe, result.run.status, result.run.step, out)
+    _report(recipe, result.run, out)
     if _writes(recipe):
         typer.echo(f"{result.sentences:,} distinct sentences; {result.duplicates:,} more were duplicates")
         _scores({name: value for name, value in result.scores.items() if "/" in name})
@@ -135,7 +140,7 @@ def _sts(recipe: Recipe, out: Path, image: str, resume: bool) -> tuple[Clip, Ran
 
     _without_pictures(recipe, image)
     trained = sts(recipe, out, resume=resume)
-    _report(recipe, trained.result.run.status, trained.result.run.step, out)
+    _report(recipe, trained.result.run, out)
     if _writes(recipe):
         for reason, count in trained.result.skipped.items():
             typer.echo(f"left out: {count} ({reason})")
@@ -157,7 +162,7 @@ def _classify(recipe: Recipe, out: Path, image: str, resume: bool) -> tuple[Clip
         )
     trained = classify(recipe, out, resume=resume)
     result = trained.result
-    _report(recipe, result.run.status, result.run.step, out)
+    _report(recipe, result.run, out)
     if _writes(recipe):
         typer.echo(", ".join(f"{name}: {count:,} pictures" for name, count in result.pictures.items()))
         for reason, count in result.skipped.items():
@@ -211,9 +216,18 @@ def _writes(recipe: Recipe) -> bool:
     return connect(recipe.train).writes
 
 
-def _report(recipe: Recipe, status: str, step: int, out: Path) -> None:
+def _report(recipe: Recipe, run: RunResult, out: Path) -> None:
     """Says how far the run came; one that was stopped ends here, saved."""
-    if status != "finished":
+    from babelclip.errors import BabelclipError
+
+    step = run.step
+    if run.status != "finished":
+        if not run.asked and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+            # An error is what makes torchrun start those that are left again.
+            raise BabelclipError(
+                f"Another process of the run was asked to end, so all stopped at step {step}, saved in {out}. torchrun "
+                "starts those that are left again, as --max-restarts says; --resume makes them go on."
+            )
         if _writes(recipe):
             typer.echo(f"stopped at step {step}, saved in {out}. Go on with the same command and --resume.", err=True)
         raise typer.Exit(0)

@@ -25,7 +25,7 @@ from babelclip.models.decoding import decoder_pool
 from babelclip.store import EmbeddingStore
 from babelclip.train import loop, pictures
 from babelclip.train.device import training_device, versions
-from babelclip.train.gather import clip_rows, sigmoid_rows, similarities
+from babelclip.train.gather import Similarities, clip_rows, mean_of_rows, sigmoid_rows
 from babelclip.train.gradient_cache import check_independent_rows, loss_in_parts
 from babelclip.train.pair_batches import LiveTexts, PairBatches, group_numbers, warn_of_one_language
 from babelclip.train.pair_inputs import PairInputs
@@ -264,21 +264,25 @@ def _step_loss(recipe: Recipe) -> WholeBatchLoss:
         def loss(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
             # In fp32 whatever the precision of the towers: a scale of 100 makes one digit of a cosine a whole logit.
             with torch.autocast(images.device.type, enabled=False):
-                cosines = similarities(images, texts, batch["groups"], ranks)
-                parts = {}
-                if "clip" in terms:
-                    parts["clip"] = clip_rows(cosines, scale) * terms["clip"]
+                values = mean_of_rows(
+                    images, texts, batch["groups"], ranks, lambda cosines: _terms(cosines, terms, scale, bias)
+                )
                 if "sigmoid" in terms:
-                    parts["sigmoid"] = sigmoid_rows(cosines, scale, bias) * terms["sigmoid"]
                     figures["logit_bias"] = bias.detach()
                 figures["logit_scale"] = scale.detach()
-                if len(parts) > 1:
-                    figures.update({name: part.detach() for name, part in parts.items()})
-                return torch.stack(list(parts.values())).sum()
+                if len(terms) > 1:
+                    figures.update(dict(zip(terms, values.detach(), strict=True)))
+                return values.sum()
 
         return loss_in_parts(model, batch, loss, ranks, rows), figures
 
     return WholeBatchLoss(step_loss)
+
+
+def _terms(cosines: Similarities, terms: Mapping[str, float], scale: Tensor, bias: Tensor) -> Tensor:
+    """Returns each term of the loss times its weight."""
+    losses = {"clip": lambda: clip_rows(cosines, scale), "sigmoid": lambda: sigmoid_rows(cosines, scale, bias)}
+    return torch.stack([losses[name]() * weight for name, weight in terms.items()])
 
 
 def _both(

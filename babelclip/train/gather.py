@@ -8,14 +8,19 @@ with their numbers of rows as weights, which the loop does, the losses and their
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from babelclip.train.losses import positives
 from babelclip.train.processes import Ranks
+
+# Similarities of one block of rows: 256 MB a matrix, some 2 GB at the peak of the loss.
+_ENTRIES = 1 << 26
 
 
 class Similarities(NamedTuple):
@@ -42,12 +47,60 @@ def similarities(pictures: Tensor, texts: Tensor, groups: Tensor, ranks: Ranks) 
             text.
         ranks: brings the rows of the others, with gradients.
     """
+    return _of_rows(_gathered(pictures, texts, groups, ranks), slice(None))
+
+
+def mean_of_rows(
+    pictures: Tensor, texts: Tensor, groups: Tensor, ranks: Ranks, loss_of: Callable[[Similarities], Tensor]
+) -> Tensor:
+    """Returns the mean over this process's rows of a loss of their similarities, in memory for a block of rows.
+
+    A loss of n x N similarities keeps about eight such matrices for its gradient: 32 GB for 11,250 rows of 90,000. So
+    from some size on they are computed a block of rows at a time, and once more in the backward pass.
+
+    Args:
+        pictures: as in `similarities`.
+        texts: as in `similarities`.
+        groups: as in `similarities`.
+        ranks: as in `similarities`.
+        loss_of: similarities of some rows -> means over them, of any shape.
+    """
+    features = _gathered(pictures, texts, groups, ranks)
+    rows, everybody = len(pictures), len(features.all_groups)
+    block = max(_ENTRIES // everybody, 1)
+    if rows <= block:
+        return loss_of(_of_rows(features, slice(None)))
+    total = torch.zeros((), device=pictures.device)
+    for start in range(0, rows, block):
+        part = slice(start, min(start + block, rows))
+        mean = checkpoint(lambda part=part: loss_of(_of_rows(features, part)), use_reentrant=False)
+        total = total + mean * ((part.stop - part.start) / rows)
+    return total
+
+
+class _Features(NamedTuple):
+    """Normalised vectors and groups of the own rows (n, …) and of all (N, …)."""
+
+    pictures: Tensor
+    texts: Tensor
+    groups: Tensor
+    all_pictures: Tensor
+    all_texts: Tensor
+    all_groups: Tensor
+
+
+def _gathered(pictures: Tensor, texts: Tensor, groups: Tensor, ranks: Ranks) -> _Features:
     pictures, texts = functional.normalize(pictures, dim=-1), functional.normalize(texts, dim=-1)
-    everybody = ranks.gather(groups)
-    same = torch.zeros(len(groups), len(everybody), dtype=torch.bool, device=groups.device)
-    for own, others in zip(groups.T, everybody.T, strict=True):
+    return _Features(pictures, texts, groups, ranks.gather(pictures), ranks.gather(texts), ranks.gather(groups))
+
+
+def _of_rows(features: _Features, rows: slice) -> Similarities:
+    groups = features.groups[rows]
+    same = torch.zeros(len(groups), len(features.all_groups), dtype=torch.bool, device=groups.device)
+    for own, others in zip(groups.T, features.all_groups.T, strict=True):
         same |= own[:, None] == others[None, :]
-    return Similarities(pictures @ ranks.gather(texts).T, texts @ ranks.gather(pictures).T, same)
+    pictures, texts = features.pictures[rows], features.texts[rows]
+    return Similarities(pictures @ features.all_texts.T, texts @ features.all_pictures.T, same)
 
 
 def clip_rows(cosines: Similarities, logit_scale: Tensor) -> Tensor:

@@ -58,7 +58,8 @@ Validate = Callable[[], Mapping[str, float]]
 class RunResult:
     """How a run ended. `interrupted` runs were stopped by SIGINT or SIGTERM, saved, and can be resumed.
 
-    A `finished` run whose `step` is below `steps` was stopped by `train.early_stop`.
+    A `finished` run whose `step` is below `steps` was stopped by `train.early_stop`. `asked`: this process got the
+    signal itself; else another one of the run did.
     """
 
     status: Literal["finished", "interrupted"]
@@ -74,6 +75,7 @@ class RunResult:
     device: str
     steps: int = 0
     processes: int = 1
+    asked: bool = False
 
 
 def run(
@@ -150,12 +152,12 @@ def run(
                 content,
                 dict(about or {}),
             )
-            status, state = _run(job, resume, validate, after_step, progress)
+            status, state, asked = _run(job, resume, validate, after_step, progress)
         if status == "finished" and settings.keep == "best" and state.best_step is not None:
             load_weights(model, parameters, out, state.best_step, processes)
     last = checkpoint.folder_of(out, state.step)
     kept = (state.validation, state.best_value, state.best_step, last, state.tokens, state.examples, state.seconds)
-    where = (precision_of(processes.accelerator), str(processes.device), settings.steps, processes.world)
+    where = (precision_of(processes.accelerator), str(processes.device), settings.steps, processes.world, asked)
     return RunResult(status, state.step, *kept, *where)
 
 
@@ -198,7 +200,7 @@ def _open_folder(out: Path, resume: bool, processes: Processes) -> Leaders:
 
 def _run(
     job: Job, resume: bool, validate: Validate | None, after_step: Callable[[], None] | None, progress: bool
-) -> tuple[Literal["finished", "interrupted"], State]:
+) -> tuple[Literal["finished", "interrupted"], State, bool]:
     checkpoint.seed_everything(job.settings.seed, job.processes.rank)
     state = restore(job) if resume else State()
     writes = job.processes.writes
@@ -215,7 +217,7 @@ def _run(
         status = _train(job, state, log, bar, stop, validate, after_step)
     if job.average is not None:
         job.average.apply()
-    return status, state
+    return status, state, stop.is_set()
 
 
 def _train(

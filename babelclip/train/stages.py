@@ -52,6 +52,12 @@ def run_stages(recipe: Recipe, out: Path | str, train_one: TrainOne, *, resume: 
     if not stages:
         raise BabelclipError("The recipe has no stages: write one table [[stages]] with a name for each training.")
     processes = connect(recipe.train)
+    if len(processes.leaders(out).ranks) > 1:
+        raise BabelclipError(
+            f"The recipe has {len(stages)} stages, of which each loads the model that the one before has left, but the "
+            f"machines of this run see different disks at {out}. Give --out a folder that all of them share, or train "
+            "stage by stage."
+        )
     own_models = {stage.name: "model" in stage.sections.get("student", {}) for stage in recipe.stages}
     before: Path | None = None
     ran: list[str] = []

@@ -74,10 +74,14 @@ def save(job: Job, state: State, log: RunLog | NoLog, *, best: bool) -> None:
     """
     log.sync()
     scaler = job.processes.accelerator.scaler
-    weights = {name: full(tensor) for name, tensor in trained_state(job.model, job.spread.parameters).items()}
-    average = None if job.average is None else {name: full(tensor) for name, tensor in job.average.weights.items()}
+    keeps = job.processes.rank == job.leaders.own
+    trained = trained_state(job.model, job.spread.parameters)
+    weights = {name: _gathered(tensor, keeps) for name, tensor in trained.items()}
+    average = None
+    if job.average is not None:
+        average = {name: _gathered(tensor, keeps) for name, tensor in job.average.weights.items()}
     inner = {
-        "optimizer": _whole(job.optimizer.state_dict()),
+        "optimizer": _whole(job.optimizer.state_dict(), keeps),
         "random": job.processes.collected(checkpoint.random_states()),
         "scaler": None if scaler is None else scaler.state_dict(),
     }
@@ -161,9 +165,17 @@ def _restore_random(job: Job, state: State, states: Any) -> None:
     checkpoint.seed_everything(job.settings.seed + state.step, job.processes.rank)
 
 
-def _whole(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+def _gathered(tensor: Tensor, keeps: bool) -> Tensor:
+    """Returns a tensor to be written; of parts, one after the other comes whole into a processor's memory."""
+    if not is_part(tensor):
+        return tensor
+    whole = full(tensor)
+    return whole.cpu() if keeps else whole.new_empty(0)
+
+
+def _whole(optimizer: Mapping[str, Any], keeps: bool) -> dict[str, Any]:
     state = {
-        number: {key: full(value) if isinstance(value, Tensor) else value for key, value in moments.items()}
+        number: {key: _gathered(value, keeps) if isinstance(value, Tensor) else value for key, value in moments.items()}
         for number, moments in optimizer["state"].items()
     }
     return {**optimizer, "state": state}

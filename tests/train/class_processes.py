@@ -1,9 +1,8 @@
-"""Fine-tunes a tiny CLIP on classes on one process and on two. Prints nothing; run by test_classify_processes.py."""
+"""Fine-tunes a tiny CLIP on classes on one process and on two: the cases that tower_processes.py runs."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import peft  # noqa: F401  before the fork, so that the processes do not load it each
@@ -14,7 +13,6 @@ from babelclip.train.class_inputs import read_class_folder
 from babelclip.train.classify import train_classify
 from babelclip.train.recipe import Recipe, apply_overrides
 from tests.conftest import COLOURS, draw_shape, make_clip
-from tests.train.many_processes import done
 
 SHORT = ["train.kind=classify", "train.precision=fp32", "train.device=cpu", "train.lr=3e-3", "train.log_every=1"]
 SHORT += ["train.warmup_steps=3", "train.batch_size=7", "train.steps=3", "classify.templates={},a {}"]
@@ -47,12 +45,8 @@ def train(folder: Path, name: str, pictures: Path) -> None:
         write_json(folder.with_suffix(".json"), {"alpha": result.alpha, "tuned": result.tuned, "before": result.before})
 
 
-def main(folder: Path) -> None:
+def train_all(folder: Path, name: str) -> None:
+    """Trains each case in `folder`/case/`name`."""
     pictures = pictures_in(folder / "pictures")
-    for name in CASES:
-        done(lambda name=name: train(folder / name / "one", name, pictures), 1)
-        done(lambda name=name: train(folder / name / "two", name, pictures))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    for case in CASES:
+        train(folder / case / name, case, pictures)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ import torch
 from babelclip.train.log import read_log
 from tests.train.pair_processes import CASES
 
-ROOT = Path(__file__).parents[2]
 FREE = {"seconds", "tokens_per_second"}
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork") or not torch.distributed.is_gloo_available(), reason="processes are forked and use gloo"
@@ -21,13 +18,8 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pairs")
-    command = [sys.executable, "-m", "tests.train.pair_processes", str(folder)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
+def trained(towers_trained: Path) -> Path:
+    return towers_trained / "pairs"
 
 
 def figures(folder: Path) -> list[dict]:

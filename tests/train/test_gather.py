@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from babelclip.train.gather import clip_rows, sigmoid_rows, similarities
+from babelclip.train import gather
+from babelclip.train.gather import Similarities, clip_rows, mean_of_rows, sigmoid_rows, similarities
 from babelclip.train.losses import clip_loss, sigmoid_loss
 from babelclip.train.processes import Ranks
 
@@ -69,6 +70,36 @@ def test_local_losses_of_three_processes_are_the_loss_of_the_whole_batch_with_it
         torch.autograd.grad(value, (pictures, texts)), torch.autograd.grad(whole, (pictures, texts)), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["clip", "sigmoid"])
+def test_a_block_of_rows_at_a_time_gives_the_loss_and_gradients_of_all_at_once(
+    loss: str, monkeypatch: pytest.MonkeyPatch
+):
+    pictures, texts, groups = rows()
+    scale = torch.tensor(SCALE, dtype=torch.float64, requires_grad=True)
+    bias = torch.tensor(BIAS, dtype=torch.float64, requires_grad=True)
+    normalised = [torch.nn.functional.normalize(x, dim=-1) for x in (pictures, texts)]
+    ranks = Played(1, len(SIZES), SIZES, lambda: None, lambda _: None, (*normalised, groups))
+    own = slice(ranks.start, ranks.start + SIZES[1])
+    heights = []
+
+    def loss_of(cosines: Similarities) -> torch.Tensor:
+        heights.append(len(cosines.same))
+        return clip_rows(cosines, scale) if loss == "clip" else sigmoid_rows(cosines, scale, bias)
+
+    found = []
+    for entries in (1 << 26, 9 * (SIZES[1] - 1)):
+        monkeypatch.setattr(gather, "_ENTRIES", entries)
+        played = dataclasses.replace(ranks)
+        value = mean_of_rows(pictures[own], texts[own], groups[own], played, loss_of)
+        leaves = (pictures, texts, scale, *((bias,) if loss == "sigmoid" else ()))
+        found.append((value, torch.autograd.grad(value, leaves, retain_graph=True)))
+    assert heights[0] == SIZES[1]
+    assert heights[1:3] == [SIZES[1] - 1, 1]
+    assert found[0][0].item() == pytest.approx(found[1][0].item(), rel=1e-12)
+    for one, two in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("loss", ["clip", "sigmoid"])

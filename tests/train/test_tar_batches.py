@@ -130,7 +130,7 @@ def test_a_damaged_tar_and_an_unreadable_picture_are_counted_or_with_strict_an_e
     assert shards.sizes.tolist() == [9, 0, 5, 1]
     assert shards.skipped["no caption of a tar can be used"] == 1
     assert "tars/00001.tar is left out" in caplog.text
-    with pytest.raises(BabelclipError, match="00000.tar, sample 6: picture without text"):
+    with pytest.raises(BabelclipError, match=r"00000\.tar, sample 6: picture without text"):
         opened(tars, tmp_path / "strict", strict=True)
     with ThreadPoolExecutor(2) as pool:
         batch = batches_of(shards, pool).load(np.array([14, 2]))
