@@ -18,8 +18,8 @@ OUTSIDE = re.compile(r"\]\(\.\./([^)#\s]+)(#[^)]*)?\)")
 
 _PYTHON_HEAD = """\
 What stands in `babelclip` itself (`load`, `pair`, `Clip`, `TextEncoder`, `ImageEncoder`, `Captions`, `read_captions`,
-`EmbeddingStore`, `list_models`) is shown under the module where it is defined; the rest are the modules that the command
-line calls. Shapes: N texts or pictures, T tokens, D embed_dim, K top k."""
+`EmbeddingStore`, `list_models`) is shown under the module where it is defined; the rest are the modules that the
+command line calls. Shapes: N texts or pictures, T tokens, D embed_dim, K top k."""
 # The public names, in the order in which a reader needs them: heading, then a part of the package and what is in it.
 PYTHON: dict[str, tuple[str, str]] = {
     "Load and encode": ("", "load pair Clip TextEncoder ImageEncoder"),
