@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import scale_page
 import scale_plans
 from scale_plans import Plan
 from scale_rates import Rate, load_rates
@@ -133,6 +134,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a rate of your own")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where measured rates are read")
     parser.add_argument("--collection", help="measure the bytes of a row of this collection, and end")
+    parser.add_argument("--page", type=Path, help="put the tables into this page; takes all plans")
     parser.add_argument("--out", type=Path, help="write the record here")
     return parser.parse_args(given)
 
@@ -175,6 +177,8 @@ def main(given: Sequence[str] | None = None) -> None:
             "rates": {name: {k: v for k, v in vars(rate).items() if k != "name"} for name, rate in rates.items()},
             "plans": {name: [plan.to_json() for plan in group] for name, group in made.items()},
         }
+        if asked.page:
+            scale_page.put_into(asked.page, scale_page.tables(record, shown))
     if asked.out:
         asked.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(record))

@@ -110,7 +110,7 @@ def embed(pictures: float, machines: int, rates: Values, *, gpu: bool = True) ->
     if gpu:
         limits.append(Limit("network of a machine", encode, network, "pictures/s", "pictures resized when downloaded"))
     # A folder with more names than this is slow to list, on disks and object stores alike.
-    limits.append(Limit("entries of the ledger", shards, 1e6, "files", "--shard-rows 65536 and more"))
+    limits.append(Limit("entries of the ledger", shards, 1e6, "files", "larger shards (shard_rows of index_on)"))
     hours = seconds / HOUR
     return Plan(f"embed {count(pictures)} pictures", machines, hours, hours * machines * price, figures, limits)
 

@@ -59,7 +59,7 @@ ASSUMED = (
     ("busy", 0.85, "share of the time in which workers work", "starts, stragglers, waits"),
     ("failures", 1 / 10_000, "failures of a machine in an hour", "one in 14 months"),
     ("dim", 768.0, "numbers of a vector", "ViT-L/14"),
-    ("shard_rows", 4096.0, "pictures of a shard", "the default of `babelclip embed`"),
+    ("shard_rows", 1024.0, "pictures of a shard", "the default of `babelclip index --launcher`"),
     ("text_bytes", 80.0, "bytes of a caption", "some 14 words"),
     ("sample_rate", 256.0, "vectors a partition that an index is trained with", "Lance's default"),
     ("iterations", 50.0, "of k-means", "Lance's default"),
