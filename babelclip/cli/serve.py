@@ -120,6 +120,12 @@ def _named(given: list[str]) -> dict[str, str]:
             name, address = Path(one.rstrip("/").rpartition("/")[2]).stem, one
         if not name or name in named:
             raise BabelclipError(f"Two collections are called {name!r}. Name them apart: NAME=ADDRESS.")
+        # Told before a model is looked for or loaded.
+        if "://" not in address and not Path(address).exists():
+            raise BabelclipError(
+                f"There is no collection {address}. Give one that is there, or make it: "
+                f"babelclip index PICTURES --out {address}"
+            )
         named[name] = address
     if not named:
         raise BabelclipError(

@@ -96,6 +96,7 @@ def test_a_service_that_cannot_start_says_so(collection, model, tmp_path, clip):
     _code, _out, said = call("serve", str(collection), "--model", str(model), "--host", "0.0.0.0")
     assert "--token-file" in said
     assert "No collection" in call("serve")[2]
+    assert "babelclip index PICTURES --out absent.lance" in call("serve", "absent.lance")[2]
     assert "Name them apart" in call("serve", str(collection), str(collection))[2]
     keys = tmp_path / "keys"
     code, token, said = call("serve", "--make-key", "anna", "--token-file", str(keys), "--scopes", "read,metrics")
