@@ -105,7 +105,7 @@ MEASURED: tuple[tuple[str, str, str, Reader], ...] = (
     ("target_bytes", "bytes of a target in the store, float16 x 768", "store-*.json",
      lambda d: d["bytes"]["store"] / d["rows"]),
     ("ray_share", "throughput of the launcher ray by that of local", "launchers-*.json",
-     lambda d: d["ray_to_local"]),
+     lambda d: 1 / (1 + d["overhead"]["ray"])),
     ("row_bytes", "bytes of a row beside its vector: facts and thumbnail", "scale-rows-*.json",
      lambda d: d["bytes_a_row_beside_the_vector"]),
 )  # fmt: skip
