@@ -147,7 +147,6 @@ class IndexJob:
     what: str = "Pictures"
     unit: str = "pictures"
     run: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
-    indexed_by_all_from: int = INDEXED_BY_ALL_FROM
 
     def __post_init__(self) -> None:
         """Puts the folder inside that of the collection."""
@@ -278,7 +277,7 @@ class IndexJob:
         return dict(read_note(self.folder, STATE))
 
     def _indexed(self, collection: Any) -> IndexReport | None:
-        if self.launcher == "ray" and collection.count() >= self.indexed_by_all_from:
+        if self.launcher == "ray" and collection.count() >= INDEXED_BY_ALL_FROM and not collection.fingerprint.dim % 8:
             collection.optimize()
             return build_on_cluster(collection, self.table, self.means, self._encode_text(collection))
         return settled(collection, self._encode_text(collection))

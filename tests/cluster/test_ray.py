@@ -147,3 +147,29 @@ def test_decoders_of_the_cluster_give_the_vectors_of_threads_and_the_same_reason
     assert np.array_equal(here, there)
     assert skipped == skipped_there
     assert [Path(item.name).name for item in skipped] == ["broken.jpg"]
+
+
+@pytest.mark.cluster
+def test_index_that_all_workers_build_is_measured_and_searched_as_one(cluster, tmp_path):
+    from babelclip.cluster import index
+    from babelclip.search.collection import open_collection
+    from tests.cluster.pictures import make_model, make_pictures
+    from tests.cluster.rows import all_rows
+
+    pytest.importorskip("lance_ray")
+    model, pictures = make_model(tmp_path / "model"), make_pictures(tmp_path / "pictures", 400)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "INDEXED_BY_ALL_FROM", 300)
+        report = index.index_on(
+            str(model), [pictures], tmp_path / "p.lance", launcher="ray", means=Means(workers=2), shard_rows=64
+        )
+    assert report is not None
+    assert report.index is not None
+    assert (report.index.kind, report.index.bits, report.index.rows) == ("ivf_rq", 1, 392)
+    collection = open_collection(tmp_path / "p.lance")
+    assert collection.stats().index == "ivf_rq"
+    assert collection.stats().unindexed == 0
+    rows = all_rows(tmp_path / "p.lance")
+    vectors = np.stack(rows["vector"].to_pylist()[:5]).astype(np.float32)
+    found = collection.search(vectors, 1)
+    assert np.allclose(found["score"].to_pylist(), 1.0, atol=1e-5)
