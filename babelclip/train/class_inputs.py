@@ -17,6 +17,7 @@ from babelclip.data.captions import text_key
 from babelclip.data.images import list_pictures
 from babelclip.errors import BabelclipError, did_you_mean, shown
 from babelclip.evaluate import prompts
+from babelclip.storage import shadow
 
 # Of the names in an error, so that a thousand classes do not fill the screen.
 _NAMED = 5
@@ -52,7 +53,7 @@ def read_class_folder(
         BabelclipError: there is no such folder, it has fewer than two classes, one that is wanted is missing or has no
             pictures, or one is there that is not wanted.
     """
-    folder = Path(folder)
+    folder = shadow(folder)
     if not folder.is_dir():
         raise BabelclipError(
             f"{setting} = {str(folder)!r} is no folder. Give a folder that has a folder of pictures for each class, "

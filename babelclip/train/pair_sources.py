@@ -71,8 +71,9 @@ def open_pairs(sources: Sequence[str], setting: str, lang: str = "") -> tuple[Ca
     for source in sources:
         part = read_all(source, lang=lang or None)
         parts.append(part)
+        root = image_root(source)
         for name in dict.fromkeys(name for name in part.table["image"].to_pylist() if name):
-            path = image_root(source) / name
+            path = root / name
             if paths.setdefault(name, path) != path:
                 raise BabelclipError(
                     f"{setting} names two pictures {name!r}: {paths[name]} and {path}. A name is the id of a picture: "

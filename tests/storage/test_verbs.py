@@ -43,6 +43,10 @@ def captions_table(rows=40):
     )
 
 
+def put_folder_of(file: Path, url: str) -> None:
+    storage.upload(file, f"{url}/{file.name}")
+
+
 def put_captions(folder: Path, table=None) -> Path:
     folder.mkdir(exist_ok=True)
     pq.write_table(captions_table() if table is None else table, folder / "captions.parquet")
@@ -183,6 +187,21 @@ def test_a_student_is_taught_from_s3_to_s3_and_goes_on_from_a_checkpoint_there(s
     assert done.returncode == 0, done.stderr
     assert "finished at step 4" in done.stdout
     assert babelclip.load(s3("run/model")).space == "test/tiny"
+
+
+def test_folders_of_classes_and_captions_with_pictures_are_found_on_s3(s3, picture_folder):
+    from babelclip.train.class_inputs import read_class_folder
+    from babelclip.train.pair_sources import open_pairs
+
+    for number, picture in enumerate(sorted(picture_folder.rglob("*.png"))):
+        put_folder_of(picture, s3(f"classes/{'ab'[number % 2]}"))
+    pictures = read_class_folder(s3("classes"))
+    assert len(pictures.labels) == 12
+    table = pa.table({"text": ["a red circle"], "lang": ["en"], "image": ["a/blue-circle.png"]})
+    put_captions(picture_folder / "captions", table)
+    put_folder_of(picture_folder / "captions" / "captions.parquet", s3("classes"))
+    _, paths = open_pairs([s3("classes/captions.parquet")], "data.captions", "")
+    assert open_picture(paths["a/blue-circle.png"]).size == (40, 40)
 
 
 # -- collections -------------------------------------------------------------------------------------------------
