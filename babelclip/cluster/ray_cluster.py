@@ -20,6 +20,8 @@ from babelclip.errors import BabelclipError, require, shown
 _PREFIX = "bc-ray-"
 # Only lists of shards and of files pass through a cluster of our own; pixels, where there is a GPU.
 _STORE, _STORE_WITH_GPU = 100 << 20, 2 << 30
+# Ray waits 30 s for its first process, which a busy machine may not have finished loading.
+_STARTS = 3
 # Settings of Ray that are read when its processes start; those of a cluster that is joined are its own.
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -69,7 +71,7 @@ def _connected(ray: Any, address: str, cpus: int, gpus: int, hush: bool) -> Iter
                 _join(ray, address, common)
             else:
                 store = _STORE_WITH_GPU if gpus else _STORE
-                ray.init(num_cpus=cpus, num_gpus=gpus, object_store_memory=store, _temp_dir=folder, **common)
+                _start(ray, num_cpus=cpus, num_gpus=gpus, object_store_memory=store, _temp_dir=folder, **common)
         try:
             yield
         finally:
@@ -77,6 +79,21 @@ def _connected(ray: Any, address: str, cpus: int, gpus: int, hush: bool) -> Iter
     finally:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(ray: Any, **settings: Any) -> None:
+    for tried in range(1, _STARTS + 1):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:  # Ray has no class of its own for it
+            ray.shutdown()
+            if tried == _STARTS:
+                raise BabelclipError(
+                    f"Ray could not start a cluster on this machine ({shown(error)}). It gives its processes 30 s, and "
+                    "needs free memory and space in /tmp: look at what else the machine does, and run the same again; "
+                    "or start one with `ray start --head`, and give --ray-address auto."
+                ) from error
 
 
 def _join(ray: Any, address: str, common: dict[str, Any]) -> None:
