@@ -166,7 +166,7 @@ def _run(
         progress=progress,
     )
     student.eval()
-    if result.status == "finished" and processes.writes:
+    if result.status == "finished" and processes.rank == processes.leaders(out).own:
         # A cache of hundreds of megabytes that nobody needs any more.
         shutil.rmtree(out / "states", ignore_errors=True)
     cached, moved = reader.first_layer or 0, count_weights(parameters)
