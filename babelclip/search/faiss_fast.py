@@ -35,20 +35,29 @@ _LINKS, _BUILD_EFFORT, _EFFORT, _CANDIDATES = 32, 80, 64, 4
 _COMPARED = 50_000
 _INDEX, _IDS, _FACTS = "fast.index", "fast.ids.arrow", "fast.json"
 _BLOCK = 16_384
+# Vectors that are added without asking whether somebody still waits: some tenths of a second.
+_ADDED = 1024
 # Vectors that the range of a byte is taken from.
 _SAMPLE = 20_000
 
 
-def open_fast(collection: Collection, *, folder: Path | str | None = None, effort: int = _EFFORT) -> MemoryCollection:
+def open_fast(
+    collection: Collection,
+    *,
+    folder: Path | str | None = None,
+    effort: int = _EFFORT,
+    wanted: Callable[[], bool] = lambda: True,
+) -> MemoryCollection:
     """Returns the fast mode of a collection as it is now, from the copy in `folder` or built now.
 
     Args:
         collection: any; it stays open, and gives thumbnails and what else the copy does not hold.
         folder: where the index is kept; None takes a folder in the cache.
         effort: candidates that the graph looks at (efSearch): more find more, and take longer.
+        wanted: is asked while a graph is built, which takes minutes; it ends where the answer is no.
 
     Raises:
-        BabelclipError: the collection is empty.
+        BabelclipError: the collection is empty, or the graph is not wanted any more.
         MissingExtraError: FAISS is not installed.
     """
     faiss = require("faiss", "faiss")
@@ -63,7 +72,7 @@ def open_fast(collection: Collection, *, folder: Path | str | None = None, effor
     if folder is None:
         key = os.path.abspath(collection.url) if "://" not in collection.url else collection.url
         folder = cache_folder() / "fast" / hashlib.sha256(key.encode()).hexdigest()[:20]
-    index, ids = _read(snapshot, Path(folder)) or _built(snapshot, rows, Path(folder))
+    index, ids = _read(snapshot, Path(folder)) or _built(snapshot, rows, Path(folder), wanted)
     batches = list(snapshot.scan(columns=light_columns(snapshot), batch_rows=_BLOCK))
     table = table_of(snapshot, batches)
     if not table["id"].combine_chunks().equals(ids):
@@ -131,7 +140,7 @@ def _read(collection: Collection, folder: Path) -> tuple[Any, pa.Array] | None:
         return None  # a copy is no data: it is made anew
 
 
-def _built(collection: Collection, rows: int, folder: Path) -> tuple[Any, pa.Array]:
+def _built(collection: Collection, rows: int, folder: Path, wanted: Callable[[], bool]) -> tuple[Any, pa.Array]:
     faiss = require("faiss", "faiss")
     dim = collection.fingerprint.dim
     graph = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, _LINKS, faiss.METRIC_INNER_PRODUCT)
@@ -143,7 +152,10 @@ def _built(collection: Collection, rows: int, folder: Path) -> tuple[Any, pa.Arr
     index.train(np.concatenate([vectors[::step] for _ids, vectors in _vectors(collection)]))
     ids: list[pa.Array] = []
     for names, vectors in _vectors(collection):
-        index.add(vectors)
+        for start in range(0, len(vectors), _ADDED):
+            if not wanted():
+                raise BabelclipError(f"the graph of {collection.url} was given up: open it again to build it anew.")
+            index.add(vectors[start : start + _ADDED])
         ids.append(names)
     joined = pa.concat_arrays(ids)
     _write(collection, folder, lambda file: faiss.write_index(index, file), joined)

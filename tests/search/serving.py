@@ -77,7 +77,7 @@ def make_service(collection: Path, clip: Clip | None = None, keys: Path | None =
     metrics = Metrics()
     decoder = Decoder(workers=1, pixels=limits.pixels, seconds=limits.decode_seconds, memory=limits.decode_memory)
     encoder = QueryEncoder(clip, "tiny", settings, decoder, metrics.observe)
-    served = Served("shapes", open_collection(collection), settings.refresh)
+    served = Served("shapes", open_collection(collection), settings.refresh, fast=settings.fast)
     return Service(
         settings, {"tiny": encoder}, {"shapes": served}, metrics, Signer(), decoder, KeyFile(keys) if keys else None
     )

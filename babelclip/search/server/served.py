@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -47,7 +47,7 @@ class Served:
 
     def __init__(self, name: str, collection: Collection, refresh: float, *, fast: bool = False) -> None:
         self.name = name
-        self._versions = Versions(collection, refresh, open_fast if fast else _copied)
+        self._versions = Versions(collection, refresh, _graph if fast else _copied)
         self._filterable: tuple[int, list[dict[str, Any]]] | None = None
         self._measuring = threading.Lock()
         self._spread: tuple[tuple[int, int], Background | None] | None = None
@@ -174,7 +174,12 @@ def gone() -> Problem:
     return Problem(410, "gone", "The collection has changed since. Search again from the start.")
 
 
-def _copied(collection: Collection) -> MemoryCollection | None:
+def _graph(collection: Collection, wanted: Callable[[], bool]) -> MemoryCollection:
+    """Returns the fast mode of a version, see `faiss_fast.open_fast`."""
+    return open_fast(collection, wanted=wanted)
+
+
+def _copied(collection: Collection, _wanted: Callable[[], bool]) -> MemoryCollection | None:
     """Returns the copy of a version that is small enough to compare all of its vectors."""
     return copied(collection, most_rows=_COMPARED, most_bytes=_COPY_BYTES)
 

@@ -26,8 +26,10 @@ QUICK = 2_000_000
 # Where a collection changes all the time, copies are made in at most this share of it.
 _COPYING = 0.1
 
-# Makes the copy of a version; None where it is not to be had.
-Copy = Callable[[Collection], MemoryCollection | None]
+# Makes the copy of a version; None where it is not to be had. Asks the second argument now and then whether to go on.
+Copy = Callable[[Collection, Callable[[], bool]], MemoryCollection | None]
+# Seconds that closing waits for a copy that is being given up.
+_GIVING_UP = 30.0
 
 
 class Versions:
@@ -48,7 +50,8 @@ class Versions:
         self.collection = collection
         self._seconds, self._copy = seconds, copy
         self._lock = threading.Lock()
-        self._looking = self._copying = False
+        self._looking = self._closed = False
+        self._copying: threading.Thread | None = None
         self._tried, self._not_before = -1, 0.0
         self._older: collections.OrderedDict[int, Collection] = collections.OrderedDict()
         # Versions are read as snapshots, so that nothing changes under a request that is being answered.
@@ -101,8 +104,10 @@ class Versions:
 
     def close(self) -> None:
         """Closes the collection and its snapshots."""
+        self._closed = True
+        if self._copying is not None:
+            self._copying.join(_GIVING_UP)
         with self._lock:
-            self._copying = True  # none is begun any more
             for snapshot in (*self._older.values(), self._now, self.collection):
                 snapshot.close()
 
@@ -133,20 +138,25 @@ class Versions:
     def _make_copy(self) -> None:
         """Puts a copy in the place of the version that is read: now where that is quick, else when it is made."""
         snapshot = self._now
-        if self._copying or snapshot.version() == self._tried or time.monotonic() < self._not_before:
+        if (
+            self._copying is not None
+            or self._closed
+            or snapshot.version() == self._tried
+            or time.monotonic() < self._not_before
+        ):
             return
         self._tried = snapshot.version()
         if snapshot.count() * snapshot.fingerprint.dim <= QUICK:
             self._now = self._copied(snapshot)
             return
-        self._copying = True
-        threading.Thread(target=self._copy_beside, args=(snapshot,), name="copies", daemon=True).start()
+        self._copying = threading.Thread(target=self._copy_beside, args=(snapshot,), name="copies", daemon=True)
+        self._copying.start()
 
     def _copied(self, snapshot: Collection) -> Collection:
         start = time.monotonic()
         copy = None
         try:
-            copy = self._copy(snapshot)
+            copy = self._copy(snapshot, lambda: not self._closed)
         except Exception as error:  # the collection itself answers
             log.warning("%s: no copy in memory: %s", self.collection.name, error)
         end = time.monotonic()
@@ -156,6 +166,6 @@ class Versions:
     def _copy_beside(self, snapshot: Collection) -> None:
         copy = self._copied(snapshot)
         with self._lock:
-            self._copying = False
+            self._copying = None
             if self._now.version() == snapshot.version():
                 self._now = copy
