@@ -72,9 +72,7 @@ def search(
         raise typer.BadParameter("give a collection and a query, or --in FOLDER and a query")
     if workers:
         raise BabelclipError("--workers decodes pictures of a folder, and a collection is searched: leave it out.")
-    from babelclip.search.collection import open_collection
-
-    collection = open_collection(given[0])
+    collection = _opened(given[0])
     shown = [name.strip() for item in columns for name in item.split(",") if name.strip()]
     settings: dict[str, Any] = {"k": k, "where": where or None, "min_score": min_score, "min_z": min_z}
     settings |= {"group_by": group_by, "dedup": not duplicates, "exact": exact}
@@ -83,6 +81,18 @@ def search(
     _show(collection, found, shown, as_json)
     if montage is not None or open_:
         _draw(found, montage, open_)
+
+
+def _opened(url: str) -> Collection:
+    """Returns a collection; for a folder that is none the error tells the other way to search one."""
+    from babelclip.search.collection import open_collection
+
+    try:
+        return open_collection(url)
+    except BabelclipError as error:
+        if not Path(url).expanduser().is_dir() or url.endswith(".lance"):
+            raise
+        raise BabelclipError(f"{error} A folder of pictures is searched without one by --in {url}.") from error
 
 
 def _search_collection(

@@ -38,7 +38,7 @@ MISTAKES = {
     "search --in pictures dog --model XLM-Roberta-Large-Vit-L14": (1, "M-CLIP/XLM-Roberta-Large-Vit-L-14"),
     "search --in pictures dog --model pictures": (1, "config.json"),
     "search photos.lance dog --model model": (1, "babelclip index"),
-    "search pictures dog --model model": (1, "babelclip index"),
+    "search pictures dog --model model": (1, "--in pictures"),
     "index note.txt --out photos.lance --model model": (1, "a folder of pictures"),
     "models --lang swedish": (1, "Did you mean sv (Swedish)"),
     "embed captions.jsonl --model model --out targets": (1, "Did you mean sv (Swedish)"),
