@@ -60,15 +60,14 @@ def embed_on(
     Raises:
         BabelclipError: as `run_job`, `embed_file` and `embed_pictures`.
     """
-    # Workers run elsewhere, in a folder of their own.
-    source = str(Path(source).absolute()) if Path(source).exists() else str(source)
-    model = str(Path(model).absolute()) if Path(model).is_dir() else model
+    # Workers run elsewhere, in a folder of their own, and with a cache of their own for what lies at an address.
+    source, model = _everywhere(source), _everywhere(model)
     device = (means.devices[0] if means.devices else "cpu").partition(":")[0]
     languages = (only,) if isinstance(only, str) else tuple(only) if only is not None else None
     kind: CaptionsKind | PicturesKind
     if pictures:
         sizes = PictureSettings(target, normalize, **({"batch_size": batch} if batch else {}))
-        root = None if root is None else str(Path(root).absolute())
+        root = None if root is None else _everywhere(root)
         kind = PicturesKind(source, model, root, lang, languages, strict, sizes, dtype, shard_rows, device)
     else:
         settings = TextSettings(target, normalize, batch)
@@ -76,6 +75,12 @@ def embed_on(
     place = storage.url_of(out) or str(Path(out).absolute())
     job = EmbedJob(place, kind, keep=launcher == "rank", progress=means.progress)
     return run_job(job, launcher=launcher, means=means)
+
+
+def _everywhere(path: Path | str) -> str:
+    """Returns a path, an address or a name so that it means the same in every process."""
+    given = storage.address(path)
+    return given if storage.is_url(given) or not Path(given).exists() else str(Path(given).absolute())
 
 
 def means_of(launcher: str, devices: Iterable[str], workers: int, ray_address: str) -> Means:

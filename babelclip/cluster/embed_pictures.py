@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from babelclip import storage
 from babelclip.cluster.embed_commit import write_fragment
 from babelclip.cluster.embed_folder import JobFolder
 from babelclip.cluster.embed_job import Do, Embedded, Plan
@@ -191,7 +192,7 @@ class PicturesKind:
 
     @property
     def _root(self) -> Path:
-        return Path(self.root) if self.root is not None else image_root(self.source)
+        return storage.shadow(self.root) if self.root is not None else image_root(self.source)
 
     @property
     def _name(self) -> str:

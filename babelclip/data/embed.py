@@ -222,7 +222,7 @@ def sources_of(source: Path | str) -> Path | str:
 
 def source_name(source: Path | str) -> str:
     """Returns what rows call the source they came from: the same wherever the file lies."""
-    path = Path(source)
+    path = Path(shadowed(source))
     if not path.exists():
         return str(source)
     return f"{path.parent.name}/{path.name}" if path.name == "sources" else path.name or str(source)

@@ -250,6 +250,7 @@ def picture_names(
         strict: whether a bad row is an error.
         counts: "without" becomes the number of captions that name none.
     """
+    source = shadowed(source)
     if first_picture(source) is not None:
         return _chunks(iter_picture_names(source))
     return _named_pictures(source, lang, only, strict, counts)

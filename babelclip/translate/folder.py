@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from babelclip import storage
 from babelclip.errors import BabelclipError
 from babelclip.files import read_json, sha256, write_json
 from babelclip.store.layout import LOCK, lock_folder
@@ -242,13 +243,15 @@ def source_facts(source: str | Path) -> dict[str, Any]:
     """Returns what tells a source from another: its name, and of files their number, size and a hash.
 
     The hash is of the size and both ends of a file, of the names and sizes in a folder: a large source costs no time.
+    Of a file in object storage it is of the size and the address: its content may not have been fetched.
     """
     words = str(source)
+    told = storage.address(words)
     name, colon, rest = words.partition(":")
     given = [words] if Path(words).exists() or not colon else rest.split(",")
     paths = [Path(one) for one in given]
     if not all(path.exists() for path in paths):
-        return {"name": words, "facts": None}
+        return {"name": told, "facts": None}
     digest, total, count = hashlib.sha256(name.encode() if len(paths) > 1 else b""), 0, 0
     for path in paths:
         files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
@@ -256,9 +259,11 @@ def source_facts(source: str | Path) -> dict[str, Any]:
             size = file.stat().st_size
             inside = "" if file == path else file.relative_to(path).as_posix()
             digest.update(f"{inside}\0{size}\0".encode())
-            digest.update(_ends(file, size) if file == path else b"")
+            if file == path:
+                url = storage.address(file)
+                digest.update(url.encode() if storage.is_url(url) else _ends(file, size))
             total, count = total + size, count + 1
-    return {"name": words, "facts": {"files": count, "bytes": total, "sha256": digest.hexdigest()}}
+    return {"name": told, "facts": {"files": count, "bytes": total, "sha256": digest.hexdigest()}}
 
 
 def _ends(path: Path, size: int) -> bytes:

@@ -15,7 +15,7 @@ from babelclip.store import EmbeddingStore, layout
 from tests.cluster.test_embed_job import write
 from tests.conftest import draw_shape, make_clip
 from tests.data.killed_embed import content
-from tests.storage.conftest import objects, s3, s3_server  # noqa: F401
+from tests.storage.conftest import objects, put_folder, s3, s3_server  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,9 @@ def model(tmp_path_factory):
 
 
 def test_ranks_that_share_only_a_bucket_fill_a_store_there(tmp_path, model, s3, monkeypatch):  # noqa: F811
-    source, out, said, made = write(tmp_path / "c.jsonl"), s3("runs/targets"), [], []
-    embed_file(babelclip.load(model), source, tmp_path / "plain", shard_rows=8)
+    source, out, said, made = s3("captions/c.jsonl"), s3("runs/targets"), [], []
+    storage.upload(write(tmp_path / "c.jsonl"), source)
+    embed_file(babelclip.load(model), tmp_path / "c.jsonl", tmp_path / "plain", shard_rows=8)
     monkeypatch.setenv("WORLD_SIZE", "3")
     for rank in (2, 0, 1):
         monkeypatch.setenv("RANK", str(rank))
@@ -61,14 +62,15 @@ def test_a_job_goes_on_where_its_committer_died_between_fragments_and_commit(tmp
     assert objects(f"{out}.job") == {}
 
 
-def test_pictures_go_to_a_bucket(tmp_path, model, s3):  # noqa: F811
+def test_pictures_of_a_bucket_go_to_a_bucket(tmp_path, model, s3):  # noqa: F811
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(12):
         draw_shape("red", "circle", size=20 + number).save(folder / f"{number:02d}.png")
     (folder / "05.png").write_bytes(b"no picture")
     embed_pictures(babelclip.load(model), folder, tmp_path / "plain", shard_rows=5)
-    done = embed_on("local", folder, s3("p"), model=model, means=Means(), pictures=True, shard_rows=5)
+    put_folder(folder, s3("photos"))
+    done = embed_on("local", s3("photos"), s3("p"), model=model, means=Means(), pictures=True, shard_rows=5)
     assert done.report.skipped == 1
     assert objects(s3("p")) == content(tmp_path / "plain")
 
