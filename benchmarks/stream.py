@@ -1,8 +1,8 @@
 """Training pairs a second out of tars, and whether each comes once: `data.stream`, rows at random, and webdataset.
 
-    python benchmarks/stream.py [--pictures 3000] [--rounds 3] [--out results/stream-….json]
+    PYTHONPATH=. python benchmarks/stream.py [--pictures 3000] [--rounds 3] [--out results/stream-….json]
 
-Three epochs' worth of pictures lie in nine tars of very unequal size. In one process, the same pictures, decoding and
+Pictures lie in nine tars of very unequal size. In one process, the same pictures, decoding and
 preprocessing, tokens included: tars shard by shard as `data.stream = true` reads them, rows in any order as
 `data.stream = false` does, and webdataset (where it is installed) with a DataLoader of two workers. Then, for two
 processes of two workers: how many pictures each process gets in an epoch, how many steps, how many pictures come
@@ -198,7 +198,7 @@ def main() -> None:
         split = of_two_processes(folder, shards)
     order = large_order()
     result = {
-        "command": f"python benchmarks/stream.py --pictures {args.pictures} --rounds {args.rounds}",
+        "command": f"PYTHONPATH=. python benchmarks/stream.py --pictures {args.pictures} --rounds {args.rounds}",
         "pictures_per_second": speed,
         "pictures": int(shards.sizes.sum()),
         "looking_into_tars_pictures_per_second": shards.sizes.sum() / looked,
