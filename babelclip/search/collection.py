@@ -19,10 +19,12 @@ from typing import Any, NoReturn, Protocol
 import numpy.typing as npt
 import pyarrow as pa
 
-from babelclip.errors import BabelclipError, SpaceMismatchError
+from babelclip.errors import BabelclipError, SpaceMismatchError, shown
 from babelclip.search.columns import FIXED, all_columns
 from babelclip.search.filters import Filter
 
+# Of what a collection notes of itself.
+FORMAT, VERSION = "babelclip-collection", 1
 # What tells a folder of clip-retrieval: its own vectors, or its indexes.
 _FAISS_FOLDERS = ("img_emb", "text_emb", "image.index", "text.index")
 
@@ -315,6 +317,43 @@ class Collection(Protocol):
 
     def close(self) -> None:
         """Gives locks and memory back."""
+
+
+def facts_of_making(fingerprint: ImageSpace, own: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what a new collection notes of itself (JSON content)."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "fingerprint": fingerprint.to_json(),
+        "own_columns": dict(own),
+        "made": now(),
+    }
+
+
+def made_as(facts: Any, url: str) -> tuple[ImageSpace, dict[str, str]]:
+    """Returns the fingerprint and the own columns that `facts_of_making` noted.
+
+    Raises:
+        BabelclipError: they are of another format or version.
+    """
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT or facts.get("version") != VERSION:
+        raise BabelclipError(
+            f"{url} is not a collection of version {VERSION} ({shown(facts)}): install a newer babelclip, or make it "
+            "anew."
+        )
+    return ImageSpace.from_json(facts["fingerprint"]), dict(facts["own_columns"])
+
+
+def check_writable(write: bool, url: str) -> None:
+    """Does nothing where a collection is open for writing.
+
+    Raises:
+        BabelclipError: it is not.
+    """
+    if not write:
+        raise BabelclipError(
+            f"{url} is open for reading only: open it with open_collection(..., write=True) to change it."
+        )
 
 
 def snapshot_of(collection: Collection) -> Collection:

@@ -7,7 +7,7 @@ engine needs a rule of its own for quoting them. Row letters: N rows, D embed_di
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +99,12 @@ def schema_of(columns: Mapping[str, str], dim: int) -> pa.Schema:
     fields = [pa.field("id", pa.string(), nullable=False), pa.field(VECTOR, pa.list_(pa.float32(), dim))]
     fields += [pa.field(name, ARROW_TYPES[kind]) for name, kind in columns.items() if name != "id"]
     return pa.schema(fields)
+
+
+def fields_of(names: Iterable[str], columns: Mapping[str, str], dim: int) -> list[pa.Field]:
+    """Returns the fields of `names` as answers have them, `vector` (D float32) among them where it is named."""
+    kinds = {VECTOR: pa.list_(pa.float32(), dim)}
+    return [pa.field(name, kinds[name] if name in kinds else ARROW_TYPES[columns[name]]) for name in names]
 
 
 def column_types(schema: pa.Schema) -> dict[str, str]:

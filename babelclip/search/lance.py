@@ -25,13 +25,22 @@ import pyarrow.compute as pc
 from babelclip.errors import BabelclipError, require, shown
 from babelclip.search import exact as exact_search
 from babelclip.search import lance_index, recall
-from babelclip.search.collection import CollectionStats, ImageSpace, IndexReport, IndexSpec, now
+from babelclip.search.collection import (
+    CollectionStats,
+    ImageSpace,
+    IndexReport,
+    IndexSpec,
+    check_writable,
+    facts_of_making,
+    made_as,
+)
 from babelclip.search.columns import (
     ARROW_TYPES,
     VECTOR,
     all_columns,
     check_columns,
     checked_rows,
+    fields_of,
     schema_of,
     unit_rows,
 )
@@ -39,7 +48,6 @@ from babelclip.search.filters import Filter, In, to_lance
 from babelclip.storage import is_url, lance_options, url_of
 
 PICTURES, FACTS = "pictures", "facts"
-FORMAT, VERSION = "babelclip-collection", 1
 # Ids in one condition.
 _IDS_AT_ONCE = 1000
 _CACHE_BYTES = 1 << 30
@@ -89,13 +97,7 @@ def create_lance(
     columns = all_columns(own)
     database.create_table(PICTURES, schema=schema_of(columns, fingerprint.dim), mode="overwrite")
     facts = {
-        "collection": {
-            "format": FORMAT,
-            "version": VERSION,
-            "fingerprint": fingerprint.to_json(),
-            "own_columns": dict(own),
-            "made": now(),
-        },
+        "collection": facts_of_making(fingerprint, own),
         "roots": dict(roots),
     }
     # The facts come last: a collection that has them is whole.
@@ -112,6 +114,7 @@ class LanceCollection:
 
     Attributes:
         name, url: as given; the name is that of the folder.
+        fingerprint, columns: see there.
     """
 
     def __init__(self, address: str, database: Any, *, write: bool, version: int = 0) -> None:
@@ -126,24 +129,14 @@ class LanceCollection:
         self._read_facts()
 
     @property
-    def fingerprint(self) -> ImageSpace:
-        """What made the vectors."""
-        return self._fingerprint
-
-    @property
-    def columns(self) -> Mapping[str, str]:
-        """Name -> type of all columns but the vector."""
-        return self._columns
-
-    @property
     def roots(self) -> Mapping[str, str]:
         """Name of a source -> its folder."""
         return dict(self.fact("roots") or {})
 
     def upsert(self, rows: pa.Table | pa.RecordBatch) -> None:
         """See `Collection.upsert`. One call is one version: all of its rows or none."""
-        self._check_write()
-        table = checked_rows(rows, self._columns, self._fingerprint.dim)
+        check_writable(self._write, self.url)
+        table = checked_rows(rows, self.columns, self.fingerprint.dim)
         if not len(table):
             return
         replaced = lance_index.fragments_of(self._rows_of_ids(table["id"].to_pylist()))
@@ -158,10 +151,10 @@ class LanceCollection:
         Rows are named to the engine by number: it keeps the condition of a deletion in its log for good, and that
         must not hold an id or a caption of what was deleted.
         """
-        self._check_write()
+        check_writable(self._write, self.url)
         if ids is None and where is None:
             raise BabelclipError("delete needs ids or a filter: to delete a whole collection, remove its folder.")
-        condition = None if where is None else to_lance(where, self._columns)
+        condition = None if where is None else to_lance(where, self.columns)
         deleted = 0
         for _ in range(10):  # again where a compaction by somebody else moved rows meanwhile
             found = self._rows_of_ids(ids, condition) if ids is not None else self._numbers(condition)
@@ -187,10 +180,10 @@ class LanceCollection:
         exact: bool = False,
     ) -> pa.Table:
         """See `Collection.search`."""
-        queries = unit_rows(vectors, self._fingerprint.dim, "query")
+        queries = unit_rows(vectors, self.fingerprint.dim, "query")
         k = exact_search.checked_k(k)
-        names = [*check_columns(list(columns), self._columns), *([VECTOR] if with_vectors else [])]
-        schema = exact_search.result_schema([self._field(name) for name in names])
+        names = [*check_columns(list(columns), self.columns), *([VECTOR] if with_vectors else [])]
+        schema = exact_search.result_schema(fields_of(names, self.columns, self.fingerprint.dim))
         if not len(queries):
             return schema.empty_table()
         if exact:
@@ -200,7 +193,7 @@ class LanceCollection:
         limit = k if self._index is None else max(k, recall.K)
         query = query.distance_type("dot").limit(limit).select(["id", *names, "_distance"])
         if where is not None:
-            query = query.where(to_lance(where, self._columns), prefilter=True)
+            query = query.where(to_lance(where, self.columns), prefilter=True)
         if self._index is not None:
             # A maximum of 0 reads further partitions until k rows are found.
             query = query.refine_factor(self._index.refine).minimum_nprobes(self._index.probes).maximum_nprobes(0)
@@ -214,8 +207,8 @@ class LanceCollection:
 
     def get(self, ids: Sequence[str], *, columns: Sequence[str] = (), with_vectors: bool = False) -> pa.Table:
         """See `Collection.get`."""
-        names = [*check_columns(list(columns), self._columns), *([VECTOR] if with_vectors else [])]
-        schema = pa.schema([self._field(name) for name in ["id", *names]])
+        names = [*check_columns(list(columns), self.columns), *([VECTOR] if with_vectors else [])]
+        schema = pa.schema(fields_of(["id", *names], self.columns, self.fingerprint.dim))
         parts = [schema.empty_table()]
         for condition in _id_conditions(ids):
             query = self._table.search().where(condition).select(schema.names).limit(None)
@@ -232,11 +225,11 @@ class LanceCollection:
         batch_rows: int = 4096,
     ) -> Iterator[pa.RecordBatch]:
         """See `Collection.scan`."""
-        names = [*check_columns(list(columns), self._columns), *([VECTOR] if with_vectors else [])]
-        schema = pa.schema([self._field(name) for name in ["id", *names]])
+        names = [*check_columns(list(columns), self.columns), *([VECTOR] if with_vectors else [])]
+        schema = pa.schema(fields_of(["id", *names], self.columns, self.fingerprint.dim))
         query = self._table.search().select(schema.names).limit(None)
         if where is not None:
-            query = query.where(to_lance(where, self._columns))
+            query = query.where(to_lance(where, self.columns))
         with _readable(self.url):
             for batch in query.to_batches(batch_rows):
                 if batch.num_rows:
@@ -244,19 +237,19 @@ class LanceCollection:
 
     def count(self, where: Filter | None = None) -> int:
         """See `Collection.count`."""
-        condition = None if where is None else to_lance(where, self._columns)
+        condition = None if where is None else to_lance(where, self.columns)
         with _readable(self.url):
             return int(self._table.count_rows(condition))
 
     def add_columns(self, columns: Mapping[str, str]) -> None:
         """See `Collection.add_columns`."""
-        self._check_write()
-        new = {name: kind for name, kind in columns.items() if self._columns.get(name) != kind}
+        check_writable(self._write, self.url)
+        new = {name: kind for name, kind in columns.items() if self.columns.get(name) != kind}
         own = {**self._own, **new}
-        if set(new) & set(self._columns):
-            name = next(name for name in new if name in self._columns)
+        if set(new) & set(self.columns):
+            name = next(name for name in new if name in self.columns)
             raise BabelclipError(
-                f"column {name!r} is {self._columns[name]} in {self.url} and cannot become {new[name]}: give the new "
+                f"column {name!r} is {self.columns[name]} in {self.url} and cannot become {new[name]}: give the new "
                 "values another name."
             )
         all_columns(own)
@@ -278,14 +271,14 @@ class LanceCollection:
 
     def set_fact(self, key: str, value: Any) -> None:
         """See `Collection.set_fact`."""
-        self._check_write()
+        check_writable(self._write, self.url)
         row = pa.table({"key": [key], "value": [json.dumps(value)]}, schema=_FACTS_SCHEMA)
         self._facts.merge_insert("key").when_matched_update_all().when_not_matched_insert_all().execute(row)
         self._known_facts[key] = value
 
     def build_index(self, spec: IndexSpec | None = None) -> IndexReport:
         """See `Collection.build_index`."""
-        self._check_write()
+        check_writable(self._write, self.url)
         report = lance_index.build(self, self._table, spec or IndexSpec())
         self.set_fact("index_report", report.to_json())
         self._read_facts()
@@ -297,7 +290,7 @@ class LanceCollection:
 
     def optimize(self, *, keep_versions_for: float = 3600.0) -> None:
         """See `Collection.optimize`. With 0, files that held deleted rows are written anew, and then the index."""
-        self._check_write()
+        check_writable(self._write, self.url)
         purge = [int(number) for number in self.fact("purge") or []]
         if keep_versions_for <= 0 and purge:
             lance_index.rewrite_fragments(self._table, purge)
@@ -336,16 +329,10 @@ class LanceCollection:
     def _read_facts(self) -> None:
         rows = self._facts.search().limit(None).to_arrow().to_pylist()
         self._known_facts = {row["key"]: json.loads(row["value"]) for row in rows}
-        made = self._known_facts.get("collection")
-        if not isinstance(made, dict) or made.get("format") != FORMAT or made.get("version") != VERSION:
-            raise BabelclipError(
-                f"{self.url} is not a collection of version {VERSION} ({shown(made)}): install a newer babelclip, or "
-                "make it anew."
-            )
-        self._fingerprint = ImageSpace.from_json(made["fingerprint"])
+        self.fingerprint, own = made_as(self._known_facts.get("collection"), self.url)
         there = set(self._table.schema.names)
-        self._own = {name: kind for name, kind in made["own_columns"].items() if name in there}
-        self._columns = all_columns(self._own)
+        self._own = {name: kind for name, kind in own.items() if name in there}
+        self.columns: Mapping[str, str] = all_columns(self._own)
         content = self._known_facts.get("index_report")
         indexed = any(index.columns == [VECTOR] for index in self._table.list_indices())
         self._index = None
@@ -361,17 +348,6 @@ class LanceCollection:
             raise BabelclipError(
                 f"{self.url} has no version {version} any more: it was cleaned up, or never was. Read the newest one."
             ) from error
-
-    def _check_write(self) -> None:
-        if not self._write:
-            raise BabelclipError(
-                f"{self.url} is open for reading only: open it with open_collection(..., write=True) to change it."
-            )
-
-    def _field(self, name: str) -> pa.Field:
-        if name == VECTOR:
-            return pa.field(VECTOR, pa.list_(pa.float32(), self._fingerprint.dim))
-        return pa.field(name, ARROW_TYPES[self._columns[name]])
 
     def _numbers(self, condition: str | None) -> pa.Table:
         """Returns `_rowid` and `_rowaddr` of the rows that fulfil a condition."""

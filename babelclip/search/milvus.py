@@ -29,19 +29,28 @@ import pyarrow as pa
 from babelclip.errors import BabelclipError, require, shown
 from babelclip.search import exact as exact_search
 from babelclip.search import recall
-from babelclip.search.collection import CollectionStats, ImageSpace, IndexReport, IndexSpec, UnsupportedError, now
+from babelclip.search.collection import (
+    CollectionStats,
+    ImageSpace,
+    IndexReport,
+    IndexSpec,
+    UnsupportedError,
+    check_writable,
+    facts_of_making,
+    made_as,
+    now,
+)
 from babelclip.search.columns import (
-    ARROW_TYPES,
     VECTOR,
     all_columns,
     check_columns,
     checked_rows,
+    fields_of,
     unit_rows,
     vectors_of,
 )
 from babelclip.search.filters import And, Filter, In, to_milvus
 
-FORMAT, VERSION = "babelclip-collection", 1
 _PREFIX, _FACTS = "c_", "__facts"
 _TEXT_BYTES, _ID_BYTES, _MAX_K = 65_535, 4_096, 16_384
 _ROWS_AT_ONCE, _IDS_AT_ONCE = 500, 1000
@@ -105,8 +114,7 @@ def create_milvus(
         client.create_collection(name + _FACTS, schema=facts, index_params=index, consistency_level="Strong")
     collection = MilvusCollection(url, client, name, write=True, fresh=True)
     collection.set_fact("roots", dict(roots))
-    made = {"format": FORMAT, "version": VERSION, "fingerprint": fingerprint.to_json(), "own_columns": dict(own)}
-    collection.set_fact("collection", {**made, "made": now()})
+    collection.set_fact("collection", facts_of_making(fingerprint, own))
     collection.refresh()
     return collection
 
@@ -119,6 +127,7 @@ class MilvusCollection:
 
     Attributes:
         name, url: as given.
+        fingerprint, columns: see there.
     """
 
     def __init__(self, url: str, client: Any, name: str, *, write: bool, fresh: bool = False) -> None:
@@ -130,25 +139,15 @@ class MilvusCollection:
             self.refresh()
 
     @property
-    def fingerprint(self) -> ImageSpace:
-        """What made the vectors."""
-        return self._fingerprint
-
-    @property
-    def columns(self) -> Mapping[str, str]:
-        """Name -> type of all columns but the vector."""
-        return self._columns
-
-    @property
     def roots(self) -> Mapping[str, str]:
         """Name of a source -> its folder."""
         return dict(self.fact("roots") or {})
 
     def upsert(self, rows: pa.Table | pa.RecordBatch) -> None:
         """See `Collection.upsert`."""
-        self._check_write()
-        table = checked_rows(rows, self._columns, self._fingerprint.dim)
-        written = [_to_milvus(row, self._columns) for row in table.drop_columns([VECTOR]).to_pylist()]
+        check_writable(self._write, self.url)
+        table = checked_rows(rows, self.columns, self.fingerprint.dim)
+        written = [_to_milvus(row, self.columns) for row in table.drop_columns([VECTOR]).to_pylist()]
         vectors = vectors_of(table[VECTOR])
         for start in range(0, len(written), _ROWS_AT_ONCE):
             part = written[start : start + _ROWS_AT_ONCE]
@@ -159,7 +158,7 @@ class MilvusCollection:
 
     def delete(self, *, ids: Sequence[str] | None = None, where: Filter | None = None) -> int:
         """See `Collection.delete`."""
-        self._check_write()
+        check_writable(self._write, self.url)
         if ids is None and where is None:
             raise BabelclipError("delete needs ids or a filter: to delete a whole collection, drop it in Milvus.")
         deleted = 0
@@ -183,10 +182,10 @@ class MilvusCollection:
         exact: bool = False,
     ) -> pa.Table:
         """See `Collection.search`; k is at most 16,384."""
-        queries = unit_rows(vectors, self._fingerprint.dim, "query")
+        queries = unit_rows(vectors, self.fingerprint.dim, "query")
         k = exact_search.checked_k(k)
-        names = [*check_columns(list(columns), self._columns), *([VECTOR] if with_vectors else [])]
-        schema = exact_search.result_schema([self._field(name) for name in names])
+        names = [*check_columns(list(columns), self.columns), *([VECTOR] if with_vectors else [])]
+        schema = exact_search.result_schema(fields_of(names, self.columns, self.fingerprint.dim))
         if k > _MAX_K:
             raise UnsupportedError(f"Milvus gives at most {_MAX_K:,} results, not {k:,}: ask for fewer.")
         if not len(queries):
@@ -211,8 +210,8 @@ class MilvusCollection:
 
     def get(self, ids: Sequence[str], *, columns: Sequence[str] = (), with_vectors: bool = False) -> pa.Table:
         """See `Collection.get`."""
-        names = [*check_columns(list(columns), self._columns), *([VECTOR] if with_vectors else [])]
-        schema = pa.schema([self._field(name) for name in ["id", *names]])
+        names = [*check_columns(list(columns), self.columns), *([VECTOR] if with_vectors else [])]
+        schema = pa.schema(fields_of(["id", *names], self.columns, self.fingerprint.dim))
         rows: list[dict[str, Any]] = []
         for condition in _id_filters(ids):  # the client's own get() does not escape quotes in ids
             expression = self._expression(condition)
@@ -230,8 +229,8 @@ class MilvusCollection:
         batch_rows: int = 4096,
     ) -> Iterator[pa.RecordBatch]:
         """See `Collection.scan`."""
-        names = [*check_columns(list(columns), self._columns), *([VECTOR] if with_vectors else [])]
-        schema = pa.schema([self._field(name) for name in ["id", *names]])
+        names = [*check_columns(list(columns), self.columns), *([VECTOR] if with_vectors else [])]
+        schema = pa.schema(fields_of(["id", *names], self.columns, self.fingerprint.dim))
         with _naming(self.url):
             rows = self._client.query_iterator(
                 self._name,
@@ -256,7 +255,7 @@ class MilvusCollection:
         Raises:
             UnsupportedError: columns are new: milvus-lite cannot add fields.
         """
-        new = sorted(name for name, kind in columns.items() if self._columns.get(name) != kind)
+        new = sorted(name for name, kind in columns.items() if self.columns.get(name) != kind)
         if new:
             self._refuse(f"columns are chosen when a collection is made, so {', '.join(new)} cannot be added")
 
@@ -270,7 +269,7 @@ class MilvusCollection:
 
     def set_fact(self, key: str, value: Any) -> None:
         """See `Collection.set_fact`."""
-        self._check_write()
+        check_writable(self._write, self.url)
         text = json.dumps(value)
         if len(text.encode()) > _TEXT_BYTES:
             raise BabelclipError(f"fact {key!r} has {len(text):,} characters: Milvus keeps {_TEXT_BYTES:,}.")
@@ -280,7 +279,7 @@ class MilvusCollection:
 
     def build_index(self, spec: IndexSpec | None = None) -> IndexReport:
         """See `Collection.build_index`: comparing all rows below 50,000, an HNSW graph from there on."""
-        self._check_write()
+        check_writable(self._write, self.url)
         spec, rows, start = spec or IndexSpec(), self.count(), time.perf_counter()
         if spec.kind not in ("auto", "none"):
             self._refuse(f"an index is chosen by the number of rows (kind auto) or none, not {spec.kind!r}")
@@ -303,7 +302,7 @@ class MilvusCollection:
 
     def optimize(self, *, keep_versions_for: float = 3600.0) -> None:
         """See `Collection.optimize`: asks Milvus to compact; when deleted rows leave its disk is its own affair."""
-        self._check_write()
+        check_writable(self._write, self.url)
         with _naming(self.url):
             self._client.flush(self._name)
             self._client.compact(self._name)
@@ -329,11 +328,8 @@ class MilvusCollection:
         with _naming(self.url):
             rows = self._client.query(self._name + _FACTS, filter='id != ""', output_fields=["id", "value"], limit=1000)
         self._known_facts = {row["id"]: json.loads(row["value"]) for row in rows}
-        made = self._known_facts.get("collection")
-        if not isinstance(made, dict) or made.get("format") != FORMAT or made.get("version") != VERSION:
-            raise BabelclipError(f"{self.url} is not a collection of version {VERSION}: install a newer babelclip.")
-        self._fingerprint = ImageSpace.from_json(made["fingerprint"])
-        self._columns = all_columns(made["own_columns"])
+        self.fingerprint, own = made_as(self._known_facts.get("collection"), self.url)
+        self.columns: Mapping[str, str] = all_columns(own)
         report = IndexReport.from_json(self._known_facts.get("index_report") or {"kind": "none", "rows": 0})
         self._indexed = report.kind != "none"
         self._effort = report.probes or _EFFORT
@@ -345,28 +341,17 @@ class MilvusCollection:
     def _refuse(self, what: str) -> NoReturn:
         raise UnsupportedError(f"{self.url} lies in Milvus, where {what}. A NAME.lance has it.")
 
-    def _check_write(self) -> None:
-        if not self._write:
-            raise BabelclipError(
-                f"{self.url} is open for reading only: open it with open_collection(..., write=True) to change it."
-            )
-
     def _expression(self, where: Filter) -> str:
-        return to_milvus(where, self._columns, _PREFIX)
+        return to_milvus(where, self.columns, _PREFIX)
 
     def _fields(self, names: Sequence[str]) -> list[str]:
         return [name if name == VECTOR else _PREFIX + name for name in names]
-
-    def _field(self, name: str) -> pa.Field:
-        if name == VECTOR:
-            return pa.field(VECTOR, pa.list_(pa.float32(), self._fingerprint.dim))
-        return pa.field(name, ARROW_TYPES[self._columns[name]])
 
     def _from_milvus(self, row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
         values: dict[str, Any] = {"id": row["id"]}
         for name in names:
             value = row.get(name if name == VECTOR else _PREFIX + name)
-            kind = "" if name == VECTOR else self._columns[name]
+            kind = "" if name == VECTOR else self.columns[name]
             if name == VECTOR:
                 value = np.asarray(value, np.float32)
             elif value is not None and kind == "time":

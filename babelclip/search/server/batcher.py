@@ -39,7 +39,7 @@ class Batcher:
             work: items -> as many results, in order.
             executor: whose thread runs `work`.
             most: items of a batch.
-            wait: seconds to wait for more, where others came shortly before.
+            wait: seconds to wait for more, where others came shortly before and none came meanwhile.
             queue: items that may wait.
             observe: called with `queue_wait` and `batch_size`.
         """
@@ -71,9 +71,13 @@ class Batcher:
 
     async def _run(self) -> None:
         alone = True  # the last batch was a single query: then nobody is worth waiting for
+        ended = 0.0
         while True:
             batch = [await self._queue.get()]
-            until = time.perf_counter() + (0.0 if alone and self._queue.empty() else self._wait)
+            # Who came while the last batch ran has waited, and the loop is about to answer that batch: what is there
+            # begins at once, and runs beside the answers.
+            behind = batch[0][2] < ended
+            until = time.perf_counter() + (0.0 if behind or alone and self._queue.empty() else self._wait)
             while len(batch) < self._most:
                 try:
                     batch.append(self._queue.get_nowait())
@@ -90,6 +94,7 @@ class Batcher:
             alone = len(batch) < 2
             if batch:
                 await self._answer(batch)
+                ended = time.perf_counter()
 
     async def _answer(self, batch: list[tuple[Any, asyncio.Future[Any], float]]) -> None:
         now = time.perf_counter()

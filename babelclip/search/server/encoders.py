@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import os
+import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +24,20 @@ from babelclip.search.server.batcher import Batcher, Observe
 from babelclip.search.server.decoder import Decoder
 from babelclip.search.server.problems import Problem
 from babelclip.search.server.settings import Settings
+
+# Added to the niceness of the encoder's threads.
+_GIVEN_WAY = 10
+
+
+def _give_way() -> None:
+    """Has this thread, and those that it starts, leave the processor to others of the process that want it.
+
+    What is encoded already is answered first: otherwise each answer waits for the next batch, which takes all cores.
+    """
+    if sys.platform == "linux":  # elsewhere niceness is that of the whole process
+        with contextlib.suppress(OSError):
+            number = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, number, os.getpriority(os.PRIO_PROCESS, number) + _GIVEN_WAY)
 
 
 class BusyClock:
@@ -58,7 +75,7 @@ class QueryEncoder:
     def __init__(self, clip: Clip, name: str, settings: Settings, decoder: Decoder, observe: Observe) -> None:
         self.clip, self.name = clip, name
         self._observe, self._decoder = observe, decoder
-        self.executor = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="encoder", initializer=_give_way)
         limits = settings.limits
         self._texts = Batcher(
             self._encode_texts, self.executor, most=settings.batch, wait=settings.wait, queue=limits.queue,
