@@ -62,7 +62,7 @@ class Noted:
 
         def note(word: str, shard: Shard) -> None:
             with self.log.open("a") as file:
-                file.write(f"{word} {shard.number} {node} {os.getpid()}\n")
+                file.write(f"{word} {shard.number}-{shard.id[:12]} {node} {os.getpid()}\n")
 
         def noted(shard: Shard) -> Any:
             note("begun", shard)
@@ -119,7 +119,7 @@ def kill_a_node(cluster: Any, log: Path, killed: dict[str, Any]) -> None:
             mine = [item for item in noted if item[2] == node.node_id]
             if mine and mine[-1][0] == "begun":
                 cluster.remove_node(node, allow_graceful=False)
-                killed |= {"node": node.node_id, "shard": int(mine[-1][1]), "noted": len(noted)}
+                killed |= {"node": node.node_id, "shard": mine[-1][1], "noted": len(noted)}
                 return
         time.sleep(0.002)
 

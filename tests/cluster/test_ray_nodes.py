@@ -72,7 +72,7 @@ def test_node_that_is_killed_in_the_middle_of_a_shard_changes_no_byte(folder, tm
     found = told(on_ray(folder, what, tmp_path / "out.lance", "node"))
     assert found["nodes"] == 2
     assert found["killed"]
-    assert found["begun"] > found["shards"] >= COUNT // 64
+    assert found["begun"] > found["shards"] >= COUNT // SHARD
     check(folder, what, tmp_path / "out.lance")
 
 
@@ -87,7 +87,7 @@ def test_driver_that_is_killed_between_fragments_and_commit_goes_on_with_what_is
     after = (tmp_path / "out.lance.log").read_text().splitlines()[len(lines) :]
     again = {line.split()[1] for line in after if line.startswith("begun")}
     assert not again & set(before), "finished shards were done again"
-    assert found["shards"] >= COUNT // 64
+    assert found["shards"] >= COUNT // SHARD
     check(folder, what, out)
 
 
