@@ -173,7 +173,11 @@ async def drive(address: str, clients: int, seconds: float, kind: str, number: i
         cursor, text = None, ""
         while (asked < number) if number else (time.perf_counter() - begin < seconds):
             asked += 1
-            text = " ".join(random.choice(words, 4)) if kind != "known" else str(words[which])
+            text = (
+                " ".join(words[number] for number in random.integers(len(words), size=4))
+                if kind != "known"
+                else str(words[which])
+            )
             term = {"text": text} if vectors is None else {"vector": vectors[asked % len(vectors)].tolist()}
             turn = asked % 10 if kind == "mixed" else 0
             content: dict[str, Any] | None = {"terms": [term], "k": 40}

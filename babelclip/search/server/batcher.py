@@ -77,7 +77,7 @@ class Batcher:
             # Who came while the last batch ran has waited, and the loop is about to answer that batch: what is there
             # begins at once, and runs beside the answers.
             behind = batch[0][2] < ended
-            until = time.perf_counter() + (0.0 if behind or alone and self._queue.empty() else self._wait)
+            until = time.perf_counter() + (0.0 if behind or (alone and self._queue.empty()) else self._wait)
             while len(batch) < self._most:
                 try:
                     batch.append(self._queue.get_nowait())
