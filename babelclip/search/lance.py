@@ -45,6 +45,7 @@ from babelclip.search.columns import (
     unit_rows,
 )
 from babelclip.search.filters import Filter, In, to_lance
+from babelclip.search.lance_writers import writing
 from babelclip.storage import is_url, lance_options, url_of
 
 PICTURES, FACTS = "pictures", "facts"
@@ -143,7 +144,8 @@ class LanceCollection:
         # Old copies of replaced rows lie in their files until these are written anew (see `optimize`). That is noted
         # first: a kill between the two must not leave copies that nobody looks for.
         self._note_purge(replaced)
-        self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(table)
+        with writing(self.url):
+            self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(table)
 
     def delete(self, *, ids: Sequence[str] | None = None, where: Filter | None = None) -> int:
         """See `Collection.delete`.
@@ -164,7 +166,8 @@ class LanceCollection:
             numbers = found["_rowid"].to_pylist()
             for start in range(0, len(numbers), 10 * _IDS_AT_ONCE):
                 part = ", ".join(map(str, numbers[start : start + 10 * _IDS_AT_ONCE]))
-                deleted += int(self._table.delete(f"_rowid IN ({part})").num_deleted_rows)
+                with writing(self.url):
+                    deleted += int(self._table.delete(f"_rowid IN ({part})").num_deleted_rows)
         raise BabelclipError(
             f"{self.url}: rows move faster than they can be deleted, {deleted} are gone: stop the other writer."
         )
@@ -279,7 +282,8 @@ class LanceCollection:
     def build_index(self, spec: IndexSpec | None = None) -> IndexReport:
         """See `Collection.build_index`."""
         check_writable(self._write, self.url)
-        report = lance_index.build(self, self._table, spec or IndexSpec())
+        with writing(self.url):
+            report = lance_index.build(self, self._table, spec or IndexSpec())
         self.set_fact("index_report", report.to_json())
         self._read_facts()
         return report
@@ -289,13 +293,17 @@ class LanceCollection:
         self._index = report if report.kind != "none" else None
 
     def optimize(self, *, keep_versions_for: float = 3600.0) -> None:
-        """See `Collection.optimize`. With 0, files that held deleted rows are written anew, and then the index."""
+        """See `Collection.optimize`. With 0, files that held deleted rows are written anew, and then the index.
+
+        Files that killed writers left go too, where nobody else writes: rows that were deleted since may lie in them.
+        """
         check_writable(self._write, self.url)
         purge = [int(number) for number in self.fact("purge") or []]
-        if keep_versions_for <= 0 and purge:
-            lance_index.rewrite_fragments(self._table, purge)
-            lance_index.rebuild(self._table, self._index)
-        lance_index.optimize(self._table, keep_versions_for)
+        with writing(self.url, alone=keep_versions_for <= 0) as alone:
+            if keep_versions_for <= 0 and purge:
+                lance_index.rewrite_fragments(self._table, purge)
+                lance_index.rebuild(self._table, self._index)
+            lance_index.optimize(self._table, keep_versions_for, alone=alone)
         if keep_versions_for <= 0:
             if purge:
                 self.set_fact("purge", [])

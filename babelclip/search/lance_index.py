@@ -76,11 +76,16 @@ def rebuild(table: Any, report: IndexReport | None) -> None:
         _create(table, report.partitions or default_partitions(table.count_rows()), report.bits or 1)
 
 
-def optimize(table: Any, keep_versions_for: float) -> None:
-    """Joins small files, adds new rows to the index and removes versions older than so many seconds."""
+def optimize(table: Any, keep_versions_for: float, *, alone: bool = False) -> None:
+    """Joins small files, adds new rows to the index and removes versions older than so many seconds.
+
+    With `alone`, files that belong to no version go too: nobody writes, so nobody is about to need them.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*cleanup_older_than=0")  # the caller asked for it
-        table.optimize(cleanup_older_than=datetime.timedelta(seconds=max(0.0, keep_versions_for)))
+        table.optimize(
+            cleanup_older_than=datetime.timedelta(seconds=max(0.0, keep_versions_for)), delete_unverified=alone
+        )
 
 
 def fragments_of(rows: pa.Table) -> set[int]:

@@ -42,14 +42,23 @@ def mark_of(number: int, turn: int) -> bytes:
     return hashlib.sha256(f"{number} {turn}".encode()).digest() * 3
 
 
+def vector_of(number: int, turn: int) -> np.ndarray:
+    """The vector (DIM,) float32 of a row as it was written in a turn, of length 1."""
+    vector = np.random.default_rng((number, turn)).standard_normal(DIM).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+def caption_of(number: int, turn: int) -> str:
+    return f"number {number} as of turn {turn}"
+
+
 def rows_of(numbers: list[int], turn: int) -> pa.Table:
-    """Rows as they are written in a turn; vectors follow from number and turn."""
-    vectors = np.stack([np.random.default_rng((number, turn)).standard_normal(DIM) for number in numbers])
+    """Rows as they are written in a turn."""
     return pa.table(
         {
             "id": [f"row {number}" for number in numbers],
-            "vector": vector_array(vectors.astype(np.float32) / np.linalg.norm(vectors, axis=1, keepdims=True)),
-            "caption": [f"number {number} as of turn {turn}" for number in numbers],
+            "vector": vector_array(np.stack([vector_of(number, turn) for number in numbers])),
+            "caption": [caption_of(number, turn) for number in numbers],
             "thumbnail": [mark_of(number, turn) for number in numbers],
         }
     )
@@ -113,15 +122,16 @@ def looked(place: Path, notes: Notes) -> list[str]:
     collection = open_collection(place)
     found = {}
     for batch in collection.scan(columns=["caption", "thumbnail"], with_vectors=True):
+        vectors = vectors_of(batch["vector"])
         for at, row in enumerate(batch.drop_columns(["vector"]).to_pylist()):
-            found[int(row["id"].split()[1])] = (row, vectors_of(batch["vector"])[at])
+            found[int(row["id"].split()[1])] = (row, vectors[at])
     turns = {number: int(row["caption"].split()[-1]) for number, (row, _vector) in found.items()}
     wrong = []
     for number, (row, vector) in found.items():
-        (whole,) = rows_of([number], turns[number]).to_pylist()
-        if row["caption"] != whole["caption"] or row["thumbnail"] != whole["thumbnail"]:
+        turn = turns[number]
+        if row["caption"] != caption_of(number, turn) or row["thumbnail"] != mark_of(number, turn):
             wrong.append(f"row {number} is mixed of two turns")
-        if not np.allclose(vector, whole["vector"], atol=1e-6):
+        if np.abs(vector - vector_of(number, turn)).max() > 1e-6:
             wrong.append(f"row {number} has another vector")
     # What was under way: all of it or nothing.
     done = {number: (turns.get(number) == turn) for number, turn in perhaps.items()}
@@ -148,7 +158,7 @@ def questions(collection: Any, rows: dict[int, int], gone: set[int]) -> list[str
     if len(collection.get([f"row {number}" for number in gone])):
         wrong.append("a deleted row is got by its id")
     asked = random.Random(len(rows)).sample(sorted(rows), 40)
-    queries = np.concatenate([vectors_of(rows_of([number], rows[number])["vector"]) for number in asked])
+    queries = np.stack([vector_of(number, rows[number]) for number in asked])
     for exact in (True, False):
         best = collection.search(queries, 10, exact=exact).to_pylist()
         first = {row["query"]: row["id"] for row in reversed(best)}

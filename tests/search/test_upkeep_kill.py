@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.search.collections import make_collection, make_rows
+from babelclip.search.index_state import lock_collection
+from tests.search.collections import ROWS, make_collection, make_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,3 +46,24 @@ def test_what_a_write_replaces_is_noted_before_it_is_written(tmp_path, monkeypat
     collection.upsert(make_rows(0, 3))
     assert noted == [(before, [0])]
     assert collection.version() > before
+
+
+def test_what_a_killed_writer_left_is_removed_where_nobody_else_writes(tmp_path):
+    writers = pytest.importorskip("babelclip.search.lance_writers")
+    collection = make_collection("lance", tmp_path)
+    (file,) = (Path(collection.url) / "pictures.lance" / "data").glob("*")
+    left = file.with_name(f"0{file.name[1:]}")  # as an engine names it, and of no version
+    left.write_bytes(file.read_bytes())
+    with writers.writing(collection.url):
+        collection.delete(ids=["r1"])
+        collection.optimize(keep_versions_for=0)
+        assert left.exists(), "it could be what the other writer is about to need"
+    give_back = lock_collection(collection.url)
+    collection.optimize(keep_versions_for=0)
+    assert left.exists(), "a run that indexes may have written it"
+    give_back()
+    collection.optimize()
+    assert left.exists(), "only whoever removes for good removes it"
+    collection.optimize(keep_versions_for=0)
+    assert not left.exists()
+    assert collection.count() == ROWS - 1
