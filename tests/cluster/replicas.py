@@ -66,7 +66,7 @@ class Replica:
                 stderr=subprocess.STDOUT,
             )
 
-    def wait(self, seconds: float = 120.0) -> None:
+    def wait(self, seconds: float = 300.0) -> None:
         """Waits until it is ready."""
         end = time.monotonic() + seconds
         while ask(f"http://127.0.0.1:{self.port}/readyz")[0] != 200:

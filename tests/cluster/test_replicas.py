@@ -41,12 +41,37 @@ def home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def behind(home) -> Iterator[tuple[str, list[Replica], Path]]:
+def stored(home) -> Iterator[dict[str, str]]:
+    """The same collection in object storage: the environment that opens `s3://pictures/shapes.lance`."""
+    boto3 = pytest.importorskip("boto3")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        environment = {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_ALLOW_HTTP": "true",
+        }
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+        bucket = boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"], **keys)
+        bucket.create_bucket(Bucket="pictures")
+        for file in (path for path in (home / "shapes.lance").rglob("*") if path.is_file()):
+            bucket.upload_file(str(file), "pictures", str(file.relative_to(home)))
+        yield environment
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def behind(home, stored) -> Iterator[tuple[str, list[Replica], Path]]:
     """The address of nginx, the replicas behind it, and nginx's log of who answered."""
     if reason := replicas.why_not():
         pytest.skip(reason)
     settings = Settings(
-        {"shapes": str(home / "shapes.lance")},
+        {"shapes": str(home / "shapes.lance"), "far": "s3://pictures/shapes.lance"},
         models=(str(home / "model"),),
         token_file=str(home / "keys"),
         hosts=(replicas.HOST,),
@@ -54,7 +79,7 @@ def behind(home) -> Iterator[tuple[str, list[Replica], Path]]:
         threads=1,
         limits=Limits(per_minute=0),
     )
-    with replicas.replicas(home, settings) as running:
+    with replicas.replicas(home, settings, environment=stored) as running:
         with replicas.nginx(home / "nginx", [replica.port for replica in running]) as address:
             yield address, running, home / "nginx" / "access.log"
 
@@ -117,6 +142,15 @@ def test_keys_pass_through_the_proxy(behind, key):
     assert status == 200
     direct = ask(f"http://127.0.0.1:{running[0].port}{SEARCH}", QUERY, key=key)[1]
     assert ranking(content) == ranking(direct)
+
+
+def test_collection_in_object_storage_gives_the_same_answers(behind, key):
+    address, running, _log = behind
+    near = ask(address + SEARCH, QUERY, key=key)
+    for place in [address, *(f"http://127.0.0.1:{replica.port}" for replica in running)]:
+        far = ask(place + SEARCH.replace("shapes", "far"), QUERY, key=key)
+        assert near[0] == far[0] == 200, far
+        assert ranking(far[1]) == ranking(near[1])
 
 
 def test_every_replica_gets_its_share(behind, key):
