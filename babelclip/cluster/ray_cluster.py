@@ -100,11 +100,12 @@ def _join(ray: Any, address: str, common: dict[str, Any]) -> None:
     del common["include_dashboard"]  # that of the cluster is not ours to decide
     try:
         ray.init(address=address, **common)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         raise BabelclipError(
-            f"No Ray cluster answers at {shown(address)} ({shown(str(error).splitlines()[0] if str(error) else error)})"
-            ". The address is auto, for the cluster that this machine is part of, or host:port of its head. Start one "
-            "with `ray start --head`, or leave --ray-address out: a cluster of this machine alone is started then."
+            f"No Ray cluster answers at {shown(address)} ({shown(error)}). The address is auto, for the cluster that "
+            "this machine is part of, or host:port of its head; a cluster that asks for a token wants "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too. Start one with `ray start --head`, or leave "
+            "--ray-address out: a cluster of this machine alone is started then."
         ) from error
 
 

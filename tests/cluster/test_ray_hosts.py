@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import sys
 import tempfile
@@ -21,11 +22,20 @@ pytestmark = pytest.mark.cluster
 pytest.importorskip("ray")
 ROOT = Path(__file__).parents[2]
 COUNT = 600
-ENVIRONMENT = {**RAY_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture
-def cluster(two_hosts, tmp_path) -> Iterator[tuple[Host, Host, str]]:
+def environment(tmp_path) -> dict[str, str]:
+    """Of every process of the cluster: they know each other by a token of the cluster's own."""
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text(secrets.token_hex(32))
+    told = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PYTHONPATH": str(ROOT)}
+    return {**RAY_ENVIRONMENT, **told}
+
+
+@pytest.fixture
+def cluster(two_hosts, tmp_path, environment) -> Iterator[tuple[Host, Host, str]]:
     """The two hosts, a raylet of one processor on each, and the cluster's address."""
     first, second = two_hosts
     address, folder = f"{first.address}:6379", tempfile.mkdtemp(prefix="bc-ray-", dir="/tmp")
@@ -34,9 +44,9 @@ def cluster(two_hosts, tmp_path) -> Iterator[tuple[Host, Host, str]]:
     head = [f"--node-ip-address={first.address}", "--head", "--port=6379", f"--temp-dir={folder}"]
     other = [f"--node-ip-address={second.address}", f"--address={address}"]
     try:
-        first.start([*ray, *head, "--include-dashboard=false"], log=tmp_path / "head.log", environment=ENVIRONMENT)
+        first.start([*ray, *head, "--include-dashboard=false"], log=tmp_path / "head.log", environment=environment)
         wait_for_text(tmp_path / "head.log", "Ray runtime started")
-        second.start([*ray, *other], log=tmp_path / "other.log", environment=ENVIRONMENT)
+        second.start([*ray, *other], log=tmp_path / "other.log", environment=environment)
         wait_for_text(tmp_path / "other.log", "Ray runtime started")
         yield first, second, address
     finally:
@@ -72,14 +82,14 @@ def power_off_in_a_shard(host: Host, log: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["whole", "one host lost"])
-def test_two_hosts_make_the_store_of_one_process(cluster, folder, lost):
+def test_two_hosts_make_the_store_of_one_process(cluster, folder, environment, lost):
     first, second, address = cluster
     out = folder / "out"
     if lost:
         off = threading.Thread(target=power_off_in_a_shard, args=(second, folder / "out.log"), daemon=True)
         off.start()
     command = [sys.executable, "-m", "tests.cluster.on_ray", str(folder), "embed", str(out), address]
-    done = first.run(command, timeout=600, environment=ENVIRONMENT, cwd=ROOT)
+    done = first.run(command, timeout=600, environment=environment, cwd=ROOT)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["nodes"] == 2
     assert digests(out) == digests(folder / "store")
