@@ -52,7 +52,8 @@ def test_what_a_killed_writer_left_is_removed_where_nobody_else_writes(tmp_path)
     writers = pytest.importorskip("babelclip.search.lance_writers")
     collection = make_collection("lance", tmp_path)
     (file,) = (Path(collection.url) / "pictures.lance" / "data").glob("*")
-    left = file.with_name(f"0{file.name[1:]}")  # as an engine names it, and of no version
+    # Named as the engine names its files, and of no version.
+    left = file.with_name(("1" if file.name.startswith("0") else "0") + file.name[1:])
     left.write_bytes(file.read_bytes())
     with writers.writing(collection.url):
         collection.delete(ids=["r1"])
