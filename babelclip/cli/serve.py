@@ -26,6 +26,7 @@ def serve(
     space: str = typer.Option("", "--space", help="Embedding space of clip-retrieval folders, which do not say it."),
     workers: int = typer.Option(1, "--workers", min=1, help="Processes; each holds the model."),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of the encoder in each process; 0: all cores."),
+    fast: bool = typer.Option(False, "--fast", help="Answer from a graph in memory; needs the extra faiss."),
     metrics_at: str = typer.Option(
         "", "--metrics-at", metavar="HOST:PORT", help="Tell figures (/metrics) there, and not beside the rest."
     ),
@@ -93,6 +94,7 @@ def serve(
         ignore_safety=ignore_safety,
         log_queries=log_queries,
         threads=threads,
+        fast=fast,
         limits=Limits(per_minute=per_minute),
     )
     typer.echo(f"Opening {', '.join(settings.collections)} with {', '.join(settings.models)} ...", err=True)
