@@ -9,7 +9,7 @@ INSTALL := $(PIP) install -q -c constraints.txt torch==2.13.0
 ORACLES := .oracles
 BENCH := .bench
 
-.PHONY: demo serve test test-cluster test-oracles bench-encode bench-train lint install install-starter install-search install-dev clean
+.PHONY: demo serve docs test test-cluster test-oracles bench-encode bench-train lint install install-starter install-search install-dev clean
 
 demo: install install-starter
 	$(BIN)/babelclip demo --out demo
@@ -29,6 +29,15 @@ test: install install-dev
 # Ray with a node that dies, SLURM, and two hosts in network namespaces; as root, on Debian (docs/scale.md).
 test-cluster: install install-dev
 	HF_HUB_OFFLINE=1 RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -q -m cluster
+
+# The guides and the reference as a site in build/site; nothing is fetched, neither while building nor while reading.
+docs: $(BENCH)-docs/.installed
+	PATH="$(CURDIR)/$(BENCH)-docs/bin:$$PATH" $(BENCH)-docs/bin/mkdocs build --strict
+
+$(BENCH)-docs/.installed: requirements/docs.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip --disable-pip-version-check install -q -r $<
+	@touch $@
 
 lint: install-dev
 	$(BIN)/ruff check .
@@ -112,4 +121,4 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(ORACLES) $(BENCH) $(BENCH)-train demo build dist *.egg-info
+	rm -rf $(VENV) $(ORACLES) $(BENCH) $(BENCH)-train $(BENCH)-docs demo build dist *.egg-info
