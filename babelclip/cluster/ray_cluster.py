@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ _PREFIX = "bc-ray-"
 _STORE, _STORE_WITH_GPU = 100 << 20, 2 << 30
 # Ray waits 30 s for its first process, which a busy machine may not have finished loading.
 _STARTS = 3
+_ANSWER_SECONDS = 10.0
 # Settings of Ray that are read when its processes start; those of a cluster that is joined are its own.
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -98,7 +100,11 @@ def _start(ray: Any, **settings: Any) -> None:
 
 def _join(ray: Any, address: str, common: dict[str, Any]) -> None:
     del common["include_dashboard"]  # that of the cluster is not ours to decide
+    host, _, port = address.rpartition(":")
     try:
+        if host and port.isdecimal() and "://" not in address:
+            # Ray itself would ask for minutes.
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
         ray.init(address=address, **common)
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         raise BabelclipError(
