@@ -60,18 +60,19 @@ def test_the_python_of_the_readme_runs(home):
 
 def test_the_commands_of_the_readme_run_in_their_order(home):
     verbs = [command.split()[1] for command in COMMANDS]
-    pictures, models = "search index search compare", "translate embed store train evaluate trim export starter models"
-    assert verbs == [*pictures.split(), *models.split()]
+    pictures, models = "search index search compare", "translate embed store train evaluate trim export starter"
+    assert verbs == [*pictures.split(), *models.split(), "serve", "doctor", "models"]
     for command in COMMANDS:
         arguments = shlex.split(command)[1:]
-        if arguments[0] == "starter":  # needs the packages; test_real_parts runs what it does
+        if arguments[0] in ("starter", "serve"):  # test_real_parts and test_serve run what they do
             code, out, error = call(*arguments, "--help")
-            assert "--out" in out
+            assert ("--out" if arguments[0] == "starter" else "--port") in out
         else:
             arguments = [re.sub(r"^~", str(home), argument) for argument in arguments]
             code, out, error = call(*arguments, *INSTEAD.get(arguments[0], []))
             assert out, command
-        assert code == 0, (command, error)
+        # The doctor may find this machine ill.
+        assert code in ((0, 1) if arguments[0] == "doctor" else (0,)), (command, error)
     assert (home / "runs" / "mine" / "model" / "config.json").is_file()
 
 
