@@ -23,6 +23,9 @@ def serve(
     user_header: str = typer.Option(
         "", "--user-header", metavar="HEADER", help="Header in which a trusted proxy names who it let in."
     ),
+    secret_file: str = typer.Option(
+        "", "--secret-file", help="Secret that replicas on several machines share; made where there is none."
+    ),
     space: str = typer.Option("", "--space", help="Embedding space of clip-retrieval folders, which do not say it."),
     workers: int = typer.Option(1, "--workers", min=1, help="Processes; each holds the model."),
     threads: int = typer.Option(0, "--threads", min=0, help="Threads of the encoder in each process; 0: all cores."),
@@ -83,6 +86,7 @@ def serve(
         workers=workers,
         trusted_proxies=tuple(trusted_proxy),
         user_header=user_header,
+        secret_file=secret_file,
         space=space,
         show_paths=show_paths,
         full_pictures=not thumbnails_only,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from babelclip.errors import BabelclipError, require
 from babelclip.search.server.listening import address_for_people, bound, when_ready
+from babelclip.search.server.secret import shared_secret
 from babelclip.search.server.settings import Settings, check_settings, is_loopback
 
 # Requests under way are answered before the service ends.
@@ -58,6 +59,10 @@ def run(settings: Settings, ready: Callable[[str], None] | None = None) -> None:
             _run_one(settings, held)
 
 
+def _secret(settings: Settings) -> bytes | None:
+    return shared_secret(settings.secret_file) if settings.secret_file else None
+
+
 def _options() -> dict[str, object]:
     # Forwarded headers are read by the gate, which knows whom to trust; the access log would hold addresses of people.
     return {
@@ -80,7 +85,7 @@ def _run_one(settings: Settings, held: socket.socket) -> None:
     from babelclip.search.server.figures import elsewhere
     from babelclip.search.server.service import open_service
 
-    service = open_service(settings)
+    service = open_service(settings, _secret(settings))
     server = uvicorn.Server(uvicorn.Config(create_app(service), **_options()))  # type: ignore[arg-type]
     # uvicorn repeats the signal that ended it once all is answered; there is nothing left to interrupt.
     if threading.current_thread() is threading.main_thread():
@@ -101,7 +106,8 @@ def _run_several(settings: Settings, held: socket.socket) -> None:
         # A file that only this user reads: arguments and environments of processes can be seen by others.
         path = Path(folder) / "settings"
         path.touch(0o600)
-        path.write_text(f"{secrets.token_hex(32)}\n{settings.to_json()}", encoding="utf-8")
+        secret = _secret(settings) or secrets.token_bytes(32)
+        path.write_text(f"{secret.hex()}\n{settings.to_json()}", encoding="utf-8")
         figures = Path(folder) / "metrics"
         figures.mkdir()
         os.environ[SETTINGS_VARIABLE] = str(path)

@@ -76,6 +76,8 @@ class Settings:
         trusted_proxies: addresses whose `X-Forwarded-For` and `user_header` are believed.
         user_header: header in which a trusted proxy names the person it let in (OIDC and the like); "" for none. Such a
             person may read; without the header a key is needed.
+        secret_file: secret that signs cursors and addresses, which replicas on several machines share; made where there
+            is none; "" for one of this run.
         space: of clip-retrieval folders, which do not say it themselves.
         state: folder that the processes of one service share; "" for a single process.
         show_paths: answer with the path of a picture, relative to its source.
@@ -109,6 +111,7 @@ class Settings:
     workers: int = 1
     trusted_proxies: tuple[str, ...] = ()
     user_header: str = ""
+    secret_file: str = ""
     space: str = ""
     state: str = ""
     show_paths: bool = False
