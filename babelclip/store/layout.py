@@ -16,6 +16,7 @@ import mmap
 import os
 import re
 import sys
+import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ LOCK = ".lock"
 ORIGIN = "origin.json"
 # Rows of a shard where nothing else decides: 25 MB of 768 float16. 100 million rows are then 6,104 shards.
 SHARD_ROWS = 16_384
+
+# What numpy raises at a .npy file that is none; its header is a piece of Python, which numpy's tokenizer may refuse.
+NPY_FAULTS = (ValueError, OSError, EOFError, SyntaxError, OverflowError, tokenize.TokenError)
 
 _ALLOWED = {
     "dtype": ("float16", "float32"),
@@ -240,7 +244,7 @@ def cheap_problems(path: Path, facts: StoreFacts, number: int, shard: Shard) -> 
 def _header_problem(file: Path, shape: tuple[int, int], dtype: str) -> str:
     try:
         array = np.load(file, mmap_mode="r")
-    except (ValueError, OSError, EOFError) as error:
+    except NPY_FAULTS as error:
         return f"{file} is not a .npy file ({error})"
     if array.shape != shape or array.dtype != np.dtype(dtype) or not array.flags.c_contiguous:
         return f"{file} is {array.shape} {array.dtype} instead of {shape} {dtype}"

@@ -295,6 +295,15 @@ def test_a_npy_file_takes_its_ids_from_a_file_of_lines_or_the_position(tmp_path)
         import_store(tmp_path / "x.npy", tmp_path / "u", ids=str(tmp_path / "names.txt"), **SPACE)
 
 
+@pytest.mark.parametrize("damage", [b"(((", b'""" ', b"\x00\x00", b"9" * 60])
+def test_a_npy_header_that_is_no_python_is_refused(tmp_path, damage):
+    np.save(tmp_path / "x.npy", vectors_of(6))
+    whole = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(whole[:12] + damage + whole[12 + len(damage) :])
+    with pytest.raises(BabelclipError, match=r"x\.npy cannot be read as \.npy"):
+        import_store(tmp_path / "x.npy", tmp_path / "s", ids="position", **SPACE)
+
+
 def test_what_is_no_table_of_floats_is_refused(tmp_path):
     for number, array in enumerate([np.zeros(3, np.float32), np.zeros((3, 2), np.int64), np.array([["a"]])]):
         np.save(tmp_path / f"{number}.npy", array)

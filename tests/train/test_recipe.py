@@ -186,6 +186,8 @@ def test_a_missing_or_broken_file_is_one_clear_error(tmp_path: Path):
         load_recipe(tmp_path / "none.toml")
     with pytest.raises(BabelclipError, match="not valid TOML"):
         load_recipe(write(tmp_path, "[train\nlr = 3"))
+    with pytest.raises(BabelclipError, match="not valid TOML"):
+        load_recipe(write(tmp_path, "lr = " + "[" * 5000))
 
 
 def test_every_setting_is_described_with_a_default_that_reads_back():

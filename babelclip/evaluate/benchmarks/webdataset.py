@@ -26,6 +26,7 @@ from babelclip.evaluate.benchmarks.class_names import ClassNames, names_of
 from babelclip.evaluate.benchmarks.classified import LabelledPictures
 from babelclip.evaluate.benchmarks.request import Request, Skips
 from babelclip.evaluate.benchmarks.sets import ClassificationSet, RetrievalSet
+from babelclip.store.layout import NPY_FAULTS
 
 _LABELS = (".cls", ".npy", ".txt")
 _LARGEST_LABEL = 1 << 20
@@ -100,7 +101,7 @@ def _label(one: _Sample) -> int | None:
 def _multi_label(one: _Sample) -> np.ndarray | None:
     try:
         row = np.load(io.BytesIO(one.labels.get(".npy", b"")), allow_pickle=False)
-    except (ValueError, OSError, EOFError):
+    except NPY_FAULTS:
         return None
     return np.asarray(row) > 0 if row.ndim == 1 and row.dtype.kind in "biuf" else None
 

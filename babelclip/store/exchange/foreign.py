@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from babelclip.errors import BabelclipError, shown
 from babelclip.files import atomic_path, read_json
-from babelclip.store.layout import SHARD_ROWS
+from babelclip.store.layout import NPY_FAULTS, SHARD_ROWS
 from babelclip.store.parquet import naming
 
 SIDECAR = "babelclip.json"
@@ -85,7 +85,7 @@ def open_npy(file: Path) -> Vectors:
         vectors = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise BabelclipError(f"{file} does not exist: check the path.") from error
-    except (ValueError, OSError, EOFError) as error:
+    except NPY_FAULTS as error:
         raise BabelclipError(
             f"{file} cannot be read as .npy ({shown(error)}): it is cut, damaged or of another kind. Copy it again "
             "from where it came from."
