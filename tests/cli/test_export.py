@@ -104,7 +104,7 @@ def test_a_vector_that_is_no_number_fails_the_comparison():
 
 def test_a_folder_with_files_is_not_replaced_unasked(model: Path):
     with pytest.raises(BabelclipError, match=r"not empty.*--overwrite"):
-        verb.export(str(model), to="onnx", out=model, overwrite=False)
+        verb.export(model=str(model), to="onnx", out=model, overwrite=False)
 
 
 @pytest.mark.parametrize(
