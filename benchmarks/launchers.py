@@ -10,6 +10,8 @@ all of them.
 Of each run: start-up, from the call to the first shard's begin (processes, imports, plan, model, Ray's cluster);
 steady seconds, from there to the end of the last shard; the rest, committing and shutting down. Throughput is pictures
 over steady seconds; overhead is that of `local` over that of another, minus one, by medians. The bar: 10 % for `ray`.
+Where other work disturbs, two numbers say what a launcher itself costs: processor seconds of the workers within shards,
+and the seconds that workers wait between two shards.
 
 Runs are kept in DIR/runs.jsonl: `--once NAME` adds one and ends, which leaves the machine to others in between; without
 it all rounds are run. Either way the table shows all runs that are kept.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -68,10 +71,11 @@ class TimedWorker:
 
     def __call__(self, shard: Any) -> Any:
         """Returns the fragment of a shard."""
-        begun = time.time()
+        begun, computed = time.time(), time.process_time()
         fragment = self.work(shard)
+        computed = time.process_time() - computed
         with self.log.open("a") as file:
-            file.write(json.dumps([shard.number, begun, time.time(), os.getpid()]) + "\n")
+            file.write(json.dumps([shard.number, begun, time.time(), os.getpid(), computed]) + "\n")
         return fragment
 
 
@@ -110,11 +114,22 @@ def run(launcher: str, args: argparse.Namespace) -> dict[str, Any]:
         "steady_s": round(last - first, 2),
         "rest_s": round(ended - last, 2),
         "pictures_per_s": round(pictures / (last - first), 2),
+        "workers_cpu_s": round(sum(item[4] for item in noted), 1),
+        "between_shards_s": round(_between(noted), 2),
         "workers": len({item[3] for item in noted}),
         "shards": len(noted),
         "load_average": round(os.getloadavg()[0], 2),
         "sha256": digest.hexdigest(),
     }
+
+
+def _between(noted: list[list[Any]]) -> float:
+    """Returns the seconds that workers had no shard between their first and their last, summed over workers."""
+    idle = 0.0
+    for worker in {item[3] for item in noted}:
+        mine = sorted((item[1], item[2]) for item in noted if item[3] == worker)
+        idle += sum(after[0] - before[1] for before, after in itertools.pairwise(mine))
+    return idle
 
 
 def inside(launcher: str, args: argparse.Namespace) -> None:
@@ -150,8 +165,12 @@ def summary(runs: list[dict[str, Any]], args: argparse.Namespace) -> dict[str, A
     for name in LAUNCHERS:
         mine = [item for item in runs if item["launcher"] == name]
         if mine:
-            keys = ("start_up_s", "steady_s", "rest_s", "pictures_per_s")
-            median[name] = {key: round(statistics.median(item[key] for item in mine), 2) for key in keys}
+            keys = ("start_up_s", "steady_s", "rest_s", "pictures_per_s", "workers_cpu_s", "between_shards_s")
+            median[name] = {
+                key: round(statistics.median(item[key] for item in mine if key in item), 2)
+                for key in keys
+                if any(key in item for item in mine)
+            }
             median[name]["runs"] = len(mine)
     overhead = {
         name: round(median["local"]["pictures_per_s"] / median[name]["pictures_per_s"] - 1, 4)

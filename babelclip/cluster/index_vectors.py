@@ -19,6 +19,7 @@ from babelclip.search.index import EncodeTexts
 
 # Below so many rows one process builds it in minutes.
 INDEXED_BY_ALL_FROM = 5_000_000
+_SAMPLE = 256  # rows for each partition that its centre is found among, as Lance takes by itself
 
 
 def build_on_cluster(collection: Any, table: str, means: Means, encode_text: EncodeTexts | None) -> IndexReport:
@@ -46,6 +47,7 @@ def build_on_cluster(collection: Any, table: str, means: Means, encode_text: Enc
             metric="dot",
             num_partitions=partitions,
             num_bits=1,
+            sample_rate=max(2, min(_SAMPLE, rows // partitions)),
         )
     require("lance", "cluster").dataset(table).create_scalar_index("id", "BTREE", replace=True)
     seconds = time.perf_counter() - start
