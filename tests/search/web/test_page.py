@@ -310,7 +310,8 @@ def test_nothing_is_asked_while_an_input_method_puts_a_word_together(open_page):
         box.dispatchEvent(new CompositionEvent('compositionend')); }"""
     )
     page.wait_for_timeout(600)
-    assert [json.loads(body)["query"] for body in asked] == ["犬"]
+    # A service that is at its limit is asked again, for the same.
+    assert {json.loads(body)["query"] for body in asked} == {"犬"}
 
 
 def test_filters_narrow_what_is_shown_and_can_be_cleared(open_page):
