@@ -113,6 +113,8 @@ def test_rows_that_the_index_does_not_have_yet_are_found_at_once(tmp_path):
     collection.optimize()
     assert collection.stats().unindexed == 0
     assert collection.stats().deltas >= 1
+    found = collection.search(np.array(new["vector"].to_pylist(), np.float32), 1, exact=True)
+    assert found["id"].to_pylist() == new["id"].to_pylist()
     found = collection.search(np.array(new["vector"].to_pylist(), np.float32), 1)
     # From here on an index of one bit a number answers, whose centres differ from run to run: it may miss a neighbour.
     same = sum(one == other for one, other in zip(found["id"].to_pylist(), new["id"].to_pylist(), strict=True))
