@@ -186,7 +186,9 @@ def test_what_is_deleted_leaves_the_disk(tmp_path, index):
     assert collection.fact("purge") == []
     kept = collection.get(["p9"], columns=["thumbnail"], with_vectors=True)
     assert kept["thumbnail"].to_pylist() == [secrets["p9"]]
-    assert collection.search(np.array(kept["vector"].to_pylist()), 1)["id"].to_pylist() == ["p9"]
+    # Exact: an index of one bit for each number may miss a neighbour, which is not what is asked here.
+    nearest = collection.search(np.array(kept["vector"].to_pylist()), 1, exact=True)
+    assert nearest["id"].to_pylist() == ["p9"]
 
 
 def test_columns_can_be_added_and_are_null_in_old_rows(tmp_path):
