@@ -28,6 +28,8 @@ from babelclip.search.exact import Rows
 from babelclip.search.filters import Filter, columns_of, mask
 
 _BLOCK = 16_384
+# Rows of which columns are kept as lists besides, once they are asked for.
+_LISTED = 20_000
 
 
 class Finder(Protocol):
@@ -137,8 +139,10 @@ class MemoryCollection:
         self.columns: Mapping[str, str] = base.columns
         parts = [column.combine_chunks() for column in table.columns]
         self._columns = pa.record_batch(parts, schema=table.schema)
+        self._names = frozenset(table.schema.names)
         self._rows, self._version = len(table), base.version()
         self._places: dict[str, int] | None = None
+        self._lists: dict[str, list[Any]] = {}
 
     @property
     def numbers(self) -> int:
@@ -188,13 +192,44 @@ class MemoryCollection:
             return self._finder.best(queries, k)
         return self._finder.best_of(queries, k, np.flatnonzero(self._mask(where)))
 
+    def nearest(
+        self, vector: npt.ArrayLike, k: int, where: Filter | None, columns: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float32], Rows] | None:
+        """Returns what `search` finds for one vector (D,) as scores (K,) and row numbers (K,), in the same order.
+
+        None where `values` and `vectors` cannot give the rows' content: many rows, or columns that are not here.
+        """
+        names = check_columns(list(columns), self.columns)
+        if self._rows > _LISTED or self._finder.kind != "none" or not self._holds(names, where):
+            return None
+        found = self._best(unit_rows(vector, self.fingerprint.dim, "query"), exact_search.checked_k(k), where)
+        if found is None:
+            return None
+        scores, rows = found[0][0], found[1][0]
+        if (scores[1:] == scores[:-1]).any():
+            names_of = self.values("id")
+            order = sorted(range(len(rows)), key=lambda place: (-float(scores[place]), names_of[rows[place]]))
+            scores, rows = scores[order], rows[order]
+        return scores, rows
+
+    def values(self, column: str) -> list[Any]:
+        """Returns a column as a list (N), made when it is first asked for."""
+        kept = self._lists.get(column)
+        if kept is None:
+            kept = self._lists[column] = self._columns[column].to_pylist()
+        return kept
+
+    def vectors(self, rows: Rows) -> Vectors:
+        """Returns the vectors (n, D) of rows by number."""
+        return self._finder.vectors(rows)
+
     def get(self, ids: Sequence[str], *, columns: Sequence[str] = (), with_vectors: bool = False) -> pa.Table:
         """See `Collection.get`."""
         names = check_columns(list(columns), self.columns)
         if not self._holds(names, None) or (with_vectors and self._finder.kind != "none"):
             return self._base.get(ids, columns=columns, with_vectors=with_vectors)
         if self._places is None:
-            self._places = {name: row for row, name in enumerate(self._columns["id"].to_pylist())}
+            self._places = {name: row for row, name in enumerate(self.values("id"))}
         rows = [self._places[name] for name in dict.fromkeys(ids) if name in self._places]
         return self._taken(np.array(rows, np.int64), names, with_vectors)
 
@@ -265,10 +300,10 @@ class MemoryCollection:
     def _holds(self, names: Sequence[str], where: Filter | None) -> bool:
         """Returns whether these columns, and those of a filter, are in memory; a filter's unknown ones are an error."""
         needed = {*names, *(columns_of(where) if where is not None else ())}
-        return all(name in self._columns.schema.names or name not in self.columns for name in needed)
+        return all(name in self._names or name not in self.columns for name in needed)
 
     def _mask(self, where: Filter) -> npt.NDArray[np.bool_]:
-        named = self._columns.select(sorted({"id", *columns_of(where)} & {*self._columns.schema.names}))
+        named = self._columns.select(sorted({"id", *columns_of(where)} & self._names))
         found: npt.NDArray[np.bool_] = np.asarray(mask(where, pa.Table.from_batches([named]), self.columns))
         return found
 

@@ -12,20 +12,18 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from babelclip.errors import BabelclipError, shown
 from babelclip.models.clip import Clip
 from babelclip.models.preprocess import Picture
+from babelclip.search.candidates import Candidates, candidates_of, collapsed
 from babelclip.search.collection import Collection
 from babelclip.search.columns import VECTOR, vectors_of
 from babelclip.search.filters import And, Filter, In, parse_where
-from babelclip.search.near_duplicates import LEAST_COSINE
-from babelclip.search.near_pairs import groups_of_vectors
 from babelclip.search.query_background import Background, background
 from babelclip.search.query_terms import Term, normal, parse_query
 
@@ -38,8 +36,7 @@ MOST = 10_000
 _SHOWN = ("source", "path", "caption", "lang", "group", "sha256")
 
 
-@dataclasses.dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """One result.
 
     Attributes:
@@ -250,45 +247,52 @@ def find_vector(
     fetch += fetch // 2 if dedup or group_by else 0
     while True:
         fetch = min(fetch, max(most, wanted))
-        found = collection.search(query.vector, fetch, where=condition, columns=names, with_vectors=dedup, exact=exact)
-        ended = len(found) < fetch or bool(len(found) and found["score"][-1].as_py() < least)
-        kept = _collapsed(found, query.ids, least, dedup, group_by)
+        found = candidates_of(
+            collection, query.vector, fetch, where=condition, columns=names, with_vectors=dedup, exact=exact
+        )
+        ended = len(found.ids) < fetch or bool(found.scores and found.scores[-1] < least)
+        kept = collapsed(found, query.ids, least, dedup=dedup, group_by=group_by)
         if len(kept) > wanted or ended or fetch >= most:
             break
         fetch *= 2
     page = kept[offset : offset + k]
-    shown = found.select([name for name in found.column_names if name != VECTOR])
-    rows = shown.take(pa.array([row for row, _n in page], pa.int64())).to_pydict()
-    named = [group for group in rows.get("group", ()) if group] if dedup else []
+    groups = [found.columns["group"][row] for row, _others in page] if "group" in found.columns else [None] * len(page)
     totals: Mapping[str, int] = (
-        group_sizes if group_sizes is not None and condition is None else _group_sizes(collection, condition, named)
+        group_sizes
+        if group_sizes is not None and condition is None
+        else _group_sizes(collection, condition, [group for group in groups if group] if dedup else [])
     )
     similar = [
-        max(others, totals[group] - 1 if group else 0)
-        for (_row, others), group in zip(page, rows.get("group", [None] * len(page)), strict=True)
+        max(others, totals[group] - 1 if group else 0) for (_row, others), group in zip(page, groups, strict=True)
     ]
-    hits = _hits(rows, similar, columns, None if std is None else (mean, std))
-    return Results(hits, collection.version(), ended and len(kept) <= wanted, len(found))
+    hits = _hits(found, [row for row, _others in page], similar, columns, None if std is None else (mean, std))
+    return Results(hits, collection.version(), ended and len(kept) <= wanted, len(found.ids))
 
 
 def _hits(
-    rows: Mapping[str, list[Any]], similar: Sequence[int], columns: Sequence[str], spread: tuple[float, float] | None
+    found: Candidates,
+    places: Sequence[int],
+    similar: Sequence[int],
+    columns: Sequence[str],
+    spread: tuple[float, float] | None,
 ) -> list[Hit]:
-    """Returns a page of rows (column -> values) as hits; `spread` is mean and deviation of unrelated scores."""
-    none = [None] * len(similar)
-    known = {name: rows.get(name, none) for name in ("caption", "path", "source", *columns)}
+    """Returns rows of what was found as hits; `spread` is mean and deviation of unrelated scores."""
+    none = [None] * len(found.ids)
+    captions, paths, sources = (found.columns.get(name, none) for name in ("caption", "path", "source"))
+    asked = [(name, found.columns.get(name, none)) for name in columns]
+    mean, std = spread or (0.0, 0.0)
     return [
         Hit(
-            id=rows["id"][place],
-            score=score,
-            z=None if spread is None else (score - spread[0]) / spread[1],
-            caption=known["caption"][place],
-            path=known["path"][place],
-            source=known["source"][place],
-            similar=similar[place],
-            values={name: known[name][place] for name in columns},
+            found.ids[row],
+            score := found.scores[row],
+            (score - mean) / std if spread else None,
+            captions[row],
+            paths[row],
+            sources[row],
+            others,
+            {name: values[row] for name, values in asked},
         )
-        for place, score in enumerate(rows["score"])
+        for row, others in zip(places, similar, strict=True)
     ]
 
 
@@ -306,34 +310,6 @@ def _cut(
         return least, 0.0, None
     mean, std = spread.of(query.parts)
     return (least if min_z is None else max(least, mean + min_z * std)), mean, std
-
-
-def _collapsed(
-    found: pa.Table, without: Sequence[str], least: float, dedup: bool, group_by: str
-) -> list[tuple[int, int]]:
-    """Returns the places of rows that stand for themselves or for others, best first, with how many others."""
-    alike = groups_of_vectors(vectors_of(found[VECTOR]), LEAST_COSINE) if dedup and len(found) else range(len(found))
-    folded = [name for name in ("group", "sha256") if dedup and name in found.column_names]
-    values = [(name, found[name].to_pylist()) for name in folded]
-    by = found[group_by].to_pylist() if group_by else None
-    first: dict[Any, int] = {}  # what makes rows one -> place in `kept`
-    kept: list[tuple[int, int]] = []
-    for row, (name, score) in enumerate(zip(found["id"].to_pylist(), found["score"].to_pylist(), strict=True)):
-        if name in without or score < least:
-            continue
-        keys: list[Any] = [alike[row]]
-        keys += [(column, shared[row]) for column, shared in values if shared[row]]
-        if by is not None and by[row] is not None:
-            keys.append((None, by[row]))
-        there = next((first[key] for key in keys if key in first), None)
-        if there is None:
-            there = len(kept)
-            kept.append((row, 0))
-        else:
-            kept[there] = (kept[there][0], kept[there][1] + 1)
-        for key in keys:
-            first.setdefault(key, there)
-    return kept
 
 
 def _group_sizes(collection: Collection, where: Filter | None, groups: Sequence[str]) -> Counter[str]:

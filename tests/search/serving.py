@@ -23,6 +23,7 @@ from babelclip.search.server.app import create_app
 from babelclip.search.server.decoder import Decoder
 from babelclip.search.server.encoders import QueryEncoder
 from babelclip.search.server.metrics import Metrics
+from babelclip.search.server.run import protocol
 from babelclip.search.server.served import Served
 from babelclip.search.server.service import Service
 from babelclip.search.server.settings import Limits, Settings
@@ -91,7 +92,9 @@ def running(service: Service) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(service), port=port, log_level="error", lifespan="on"))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(service), port=port, log_level="error", lifespan="on", http=protocol())  # type: ignore[arg-type]
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until = time.monotonic() + 30

@@ -33,6 +33,7 @@ _UNSAFE_FROM = 0.5
 _NORMAL = NormalDist()
 # Scores of unrelated queries are near a normal curve; beyond this many deviations shares are not told apart.
 _FARTHEST = 6.0
+_HALF = math.sqrt(0.5)
 
 
 @dataclass(frozen=True)
@@ -180,17 +181,22 @@ def hits_of(
 ) -> list[dict[str, Any]]:
     """Returns hits as JSON content; `asked` are the columns beside those that every hit has."""
     frame = _frame(service, served, collection)
-    return [
-        _hit(
-            frame,
-            {**hit.values, "id": hit.id, "caption": hit.caption},
-            {name: _plain(hit.values.get(name)) for name in asked},
-            score=hit.score if hit.score == hit.score else None,
-            z=hit.z,
-            similar=hit.similar,
-        )
-        for hit in found.hits
-    ]
+    # What a row shows whatever the question: most of a hit, and most of the work.
+    kept = served.shown(collection.version())
+    made = []
+    for hit in found.hits:
+        row = kept.get(hit.id)
+        if row is None:
+            row = kept[hit.id] = _shown(frame, {**hit.values, "id": hit.id, "caption": hit.caption})
+        content = _addressed(frame, row)
+        if hit.score == hit.score:
+            content["score"] = round(hit.score, 6)
+        if hit.z is not None:
+            content["relative"] = relative(hit.z)
+        content["similar"] = hit.similar
+        content["columns"] = {name: _plain(hit.values.get(name)) for name in asked}
+        made.append(content)
+    return made
 
 
 def hits_by_id(
@@ -210,17 +216,20 @@ def hits_by_id(
     names = [name for name in dict.fromkeys((*SHOWN, *own)) if name in collection.columns]
     rows = collection.get(ids, columns=names).to_pylist()
     frame = _frame(service, served, collection)
-    return [_hit(frame, row, {name: _plain(row.get(name)) for name in own}, None, None, 0) for row in rows]
+    return [
+        {**_addressed(frame, _shown(frame, row)), "columns": {name: _plain(row.get(name)) for name in own}}
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """What all hits of an answer share: how their addresses begin, and which of them there are."""
+    """What all hits of an answer share: how their addresses begin, which of them there are, and what signs them."""
 
     place: str
     thumbnails: bool
     pictures: bool
-    address: Callable[[str], str]
+    sign: Callable[[str], str] | None
 
 
 def _frame(service: Service, served: Served, collection: Collection) -> _Frame:
@@ -228,38 +237,49 @@ def _frame(service: Service, served: Served, collection: Collection) -> _Frame:
         f"/v1/collections/{urllib.parse.quote(served.name, safe='')}/items/",
         "thumbnail" in collection.columns,
         service.settings.full_pictures and bool(collection.roots),
-        service.picture_address,
+        service.picture_address if service.settings.protected else None,
     )
 
 
-def _hit(
-    frame: _Frame,
-    row: Mapping[str, Any],
-    columns: dict[str, Any],
-    score: float | None,
-    z: float | None,
-    similar: int,
-) -> dict[str, Any]:
+def _shown(frame: _Frame, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a row as the JSON content of a hit that nothing was asked for."""
     name = row["id"]
     # "." and ".." would be taken out of an address on the way, and a slash belongs to an id like any other sign.
-    plain = name.isascii() and name.isalnum()  # most ids are, and quoting takes a tenth of an answer's time
-    place = frame.place + (name if plain else urllib.parse.quote(name, safe="").replace(".", "%2E"))
+    place = frame.place + urllib.parse.quote(name, safe="").replace(".", "%2E")
     colour = row.get("colour")
     return {
         "id": name,
-        "score": None if score is None else round(score, 6),
-        "relative": None if z is None else round(_NORMAL.cdf(max(-_FARTHEST, min(_FARTHEST, z))), 6),
+        "score": None,
+        "relative": None,
         "caption": row.get("caption"),
         "lang": row.get("lang"),
         "width": row.get("width"),
         "height": row.get("height"),
         "colour": None if colour is None else f"#{colour & 0xFFFFFF:06x}",
-        "thumbnail": frame.address(f"{place}/thumbnail") if frame.thumbnails else None,
-        "picture": frame.address(f"{place}/picture") if frame.pictures else None,
-        "similar": similar,
+        "thumbnail": f"{place}/thumbnail" if frame.thumbnails else None,
+        "picture": f"{place}/picture" if frame.pictures else None,
+        "similar": 0,
         "group": row.get("group"),
-        "columns": columns,
+        "columns": {},
     }
+
+
+def _addressed(frame: _Frame, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a copy whose addresses can be opened: signed, for some time, where keys are needed."""
+    content = {**shown}
+    if frame.sign is not None:
+        for name in ("thumbnail", "picture"):
+            content[name] = shown[name] and frame.sign(shown[name])
+    return content
+
+
+def relative(z: float) -> float:
+    """Returns the share of unrelated queries' scores that one `z` deviations above their mean passes, 0 to 1."""
+    if z > _FARTHEST:
+        z = _FARTHEST
+    elif z < -_FARTHEST:
+        z = -_FARTHEST
+    return round(0.5 * math.erfc(-z * _HALF), 6)  # as NormalDist().cdf, at a third of its time
 
 
 def _plain(value: Any) -> Any:

@@ -46,6 +46,7 @@ class Metrics:
         self._requests = prometheus.Counter(
             "babelclip_requests", "Requests", ["route", "status"], registry=self._registry
         )
+        self._known: dict[str, Any] = {}
         if not self._many:
             prometheus.ProcessCollector(registry=self._registry)
             prometheus.PlatformCollector(registry=self._registry)
@@ -57,12 +58,19 @@ class Metrics:
         elif stage == "remembered":
             self._remembered.inc(value)
         else:
-            self._stages.labels(stage).observe(value)
+            self._stage(stage).observe(value)
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Takes a finished request of a route, whose path names its parts (`/v1/collections/{name}`)."""
         self._requests.labels(route, str(status)).inc()
-        self._stages.labels("request").observe(seconds)
+        self._stage("request").observe(seconds)
+
+    def _stage(self, stage: str) -> Any:
+        """Returns the histogram of a stage; looking it up by its label takes as long as counting."""
+        known = self._known.get(stage)
+        if known is None:
+            known = self._known[stage] = self._stages.labels(stage)
+        return known
 
     def text(self) -> tuple[bytes, str]:
         """Returns the figures as Prometheus reads them, and the type of that text."""

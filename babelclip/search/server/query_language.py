@@ -7,7 +7,7 @@ Entry point: `detect`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from babelclip import languages, scripts
@@ -20,7 +20,8 @@ _SURE = 0.9
 _LEAST = 0.5
 
 
-def detect(text: str, declared: Sequence[str]) -> dict[str, Any] | None:
+@functools.lru_cache(maxsize=500)
+def detect(text: str, declared: tuple[str, ...]) -> Mapping[str, Any] | None:
     """Returns `{code, name, sure}`, None where nothing tells.
 
     Args:
@@ -66,7 +67,6 @@ def _identifier() -> Any:
     return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
 
 
-@functools.lru_cache(maxsize=500)  # each holds a share for every language
 def _ranked(text: str) -> dict[str, float]:
     """Returns code -> probability of the languages that the model knows; nothing without it."""
     model = _identifier()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import logging
 import os
 import secrets
@@ -63,6 +64,15 @@ def _secret(settings: Settings) -> bytes | None:
     return shared_secret(settings.secret_file) if settings.secret_file else None
 
 
+def protocol() -> str | type:
+    """Returns what reads requests (uvicorn's option `http`): httptools with a bound on heads, else h11, slower."""
+    if importlib.util.find_spec("httptools") is None:
+        return "h11"
+    from babelclip.search.server.heads import BoundedHead
+
+    return BoundedHead
+
+
 def _options() -> dict[str, object]:
     # Forwarded headers are read by the gate, which knows whom to trust; the access log would hold addresses of people.
     return {
@@ -74,6 +84,7 @@ def _options() -> dict[str, object]:
         "backlog": _BACKLOG,
         "timeout_graceful_shutdown": _GRACE,
         "timeout_keep_alive": 15,
+        "http": protocol(),
         "h11_max_incomplete_event_size": 32768,
     }
 

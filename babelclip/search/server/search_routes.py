@@ -10,8 +10,9 @@ from importlib import resources
 from typing import Any
 
 from fastapi import APIRouter, Depends
+from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from babelclip.search.collection import Collection
 from babelclip.search.filters import Filter, from_json
@@ -48,13 +49,13 @@ def router(service: Service) -> APIRouter:
         answer = await _search(service, service.collection(name), asked)
         if "application/x-ndjson" in request.headers.get("accept", ""):
             return StreamingResponse(_lines(answer), media_type="application/x-ndjson")
-        return JSONResponse(answer)
+        return json_response(answer)
 
     @routes.get("/collections/{name}/items/{item:path}/similar")
-    async def similar(name: str, item: str, k: int = 40, cursor: str | None = None) -> dict[str, Any]:
+    async def similar(name: str, item: str, k: int = 40, cursor: str | None = None) -> Response:
         """Pictures like one of the collection."""
         asked = SearchIn(terms=[TermIn(id=item)], k=max(1, k), cursor=cursor)
-        return await _search(service, service.collection(name), asked)
+        return json_response(await _search(service, service.collection(name), asked))
 
     @routes.post("/uploads", openapi_extra={"requestBody": _PICTURE_BODY})
     async def uploads(request: Request) -> dict[str, Any]:
@@ -117,6 +118,11 @@ async def _search(service: Service, served: Served, asked: SearchIn) -> dict[str
     }
 
 
+def json_response(content: dict[str, Any]) -> Response:
+    """Returns content as JSON, written by pydantic's encoder, which takes a fifth of the standard one's time."""
+    return Response(to_json(content, inf_nan_mode="null"), media_type="application/json")
+
+
 async def _lines(answer: dict[str, Any]) -> AsyncIterator[bytes]:
     for hit in answer["hits"]:
         yield json.dumps(hit, ensure_ascii=False).encode() + b"\n"
@@ -160,7 +166,7 @@ def _examples(spoken: tuple[str, ...]) -> list[dict[str, str]]:
     return fitting[:_EXAMPLES]
 
 
-def _language(encoder: QueryEncoder | None, terms: list[TermIn]) -> dict[str, Any] | None:
+def _language(encoder: QueryEncoder | None, terms: list[TermIn]) -> Mapping[str, Any] | None:
     first = next((term for term in terms if term.text is not None), None)
     if first is None or encoder is None:
         return None
@@ -169,7 +175,7 @@ def _language(encoder: QueryEncoder | None, terms: list[TermIn]) -> dict[str, An
 
         code = checked_language(first.lang)
         return {"code": code, "name": languages.name(code), "sure": True}
-    return detect(first.text or "", encoder.clip.languages)
+    return detect(first.text or "", tuple(encoder.clip.languages))
 
 
 def _filter(service: Service, columns: Mapping[str, str], content: dict[str, Any] | None) -> Filter | None:

@@ -33,6 +33,8 @@ _FILTERED = ("lang", "source", "width", "height", "modified")
 _ORDERS = 8
 # Collections that are kept in memory unasked: rows below which they have no index either, and bytes.
 _COMPARED, _COPY_BYTES = 50_000, 256 << 20
+# Rows of which is remembered what they show; a kilobyte each.
+_SHOWN = 10_000
 # Rows that can be looked through without a query.
 _BROWSED = 100_000
 
@@ -52,6 +54,7 @@ class Served:
         self._measuring = threading.Lock()
         self._spread: tuple[tuple[int, int], Background | None] | None = None
         self._groups: tuple[int, collections.Counter[str]] | None = None
+        self._shown: tuple[int, dict[str, dict[str, Any]]] = (-1, {})
         self._orders: collections.OrderedDict[tuple[int, Filter | None], list[str]] = collections.OrderedDict()
 
     @property
@@ -143,6 +146,14 @@ class Served:
                     sizes.update(batch["group"].to_pylist())
             known = self._groups = (version, sizes)
         return known[1]
+
+    def shown(self, version: int) -> dict[str, dict[str, Any]]:
+        """Returns id -> what a row shows, of a version, as far as somebody has noted it there."""
+        known, rows = self._shown
+        if known != version or len(rows) > _SHOWN:
+            rows = {}
+            self._shown = (version, rows)
+        return rows
 
     def in_order(self, collection: Collection, where: Filter | None) -> list[str]:
         """Returns ids to look through: the newest first, then those without a time; at most `_BROWSED` of them."""
