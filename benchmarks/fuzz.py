@@ -31,9 +31,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.fuzz_readers import READERS, Reader
+from benchmarks.fuzz_reader import Reader
+from benchmarks.fuzz_readers import READERS
 
-SECONDS, ADDRESS_SPACE = 20, 6 << 30
+SECONDS, BY_THE_CLOCK, ADDRESS_SPACE = 20, 300, 6 << 30
+# The first case imports what a reader needs.
+FIRST_SECONDS = 120
 # Lengths, and signs that formats give a meaning.
 NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
 WORDS = [
@@ -91,20 +94,21 @@ def damaged(content: bytes, rng: random.Random, others: list[bytes]) -> bytes:
     return bytes(found)
 
 
-def outcome_of(reader: Reader, folder: Path) -> str:
+def outcome_of(reader: Reader, folder: Path, seconds: float = SECONDS) -> str:
     """Returns `read`, `refused` (BabelclipError), or what went wrong, with the last places of the traceback."""
     from babelclip.errors import BabelclipError
 
     def late(_number: int, _frame: object) -> None:
         raise Overdue
 
-    signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    timers = {signal.ITIMER_PROF: (signal.SIGPROF, seconds), signal.ITIMER_REAL: (signal.SIGALRM, BY_THE_CLOCK)}
+    for timer, (number, limit) in timers.items():
+        signal.signal(number, late)
+        signal.setitimer(timer, limit)
     try:
         reader.read(folder)
     except BabelclipError as error:
-        parts = str(error)
-        return "refused" if parts.strip() else "refused without a word"
+        return "refused" if len(str(error).split()) > 3 else f"refused in no words: {error}"
     except Overdue:
         return "overdue"
     except Exception as error:
@@ -112,7 +116,8 @@ def outcome_of(reader: Reader, folder: Path) -> str:
         where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
         return f"{type(error).__name__}: {str(error)[:120]} at {where}"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in timers:
+            signal.setitimer(timer, 0)
     return "read"
 
 
@@ -124,12 +129,13 @@ def work(name: str, first: int, last: int, seed: int, folder: Path) -> None:
     whole = folder / "whole"
     if not whole.exists():
         reader.make(whole)
-    if (outcome := outcome_of(reader, whole)) != "read":
+    if (outcome := outcome_of(reader, whole, FIRST_SECONDS)) != "read":
         raise SystemExit(f"the sample itself is {outcome}")
     files = [path for path in sorted(whole.rglob("*")) if path.is_file() and reader.damages(path)]
     contents = [path.read_bytes() for path in files]
     here = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     counts: Counter[str] = Counter()
+    slowest, at_first = 0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         shutil.copytree(whole, here / "x")
         for case in range(first, last):
@@ -138,8 +144,11 @@ def work(name: str, first: int, last: int, seed: int, folder: Path) -> None:
             path = here / "x" / files[number].relative_to(whole)
             content = damaged(contents[number], rng, contents)
             path.write_bytes(content)
-            (folder / "case").write_text(str(case))
+            # What a process that dies leaves behind: the case at fault, and what the others came to.
+            (folder / "case").write_text(f"{case} {counts['read']} {counts['refused']}")
+            began = time.process_time()
             outcome = outcome_of(reader, here / "x")
+            slowest = max(slowest, time.process_time() - began)
             if outcome in ("read", "refused"):
                 counts[outcome] += 1
             else:
@@ -154,7 +163,8 @@ def work(name: str, first: int, last: int, seed: int, folder: Path) -> None:
                 path.write_bytes(contents[number])
     finally:
         shutil.rmtree(here, ignore_errors=True)
-    sys.stdout.write(json.dumps({"counts": counts}) + "\n")
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - at_first) >> 10
+    sys.stdout.write(json.dumps({"counts": counts, "slowest_s": round(slowest, 2), "grown_mb": grown}) + "\n")
 
 
 def measured(name: str, cases: int, seed: int, folder: Path) -> dict[str, Any]:
@@ -164,17 +174,19 @@ def measured(name: str, cases: int, seed: int, folder: Path) -> dict[str, Any]:
     if kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text())
         return found
-    first, faults = 0, []
+    first, slowest, grown, faults = 0, 0.0, 0, []
     counts: Counter[str] = Counter()
     began = time.perf_counter()
     while first < cases:
         command = [sys.executable, __file__, "--worker", name, "--range", f"{first}:{cases}"]
         command += ["--seed", str(seed), "--work", str(folder)]
+        (folder / "case").unlink(missing_ok=True)
         child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         for line in child.stdout.splitlines():
             told = json.loads(line)
             if "counts" in told:
                 counts.update(told["counts"])
+                slowest, grown = max(slowest, told["slowest_s"]), max(grown, told["grown_mb"])
             else:
                 faults.append(told)
         if child.returncode == 0:
@@ -182,7 +194,8 @@ def measured(name: str, cases: int, seed: int, folder: Path) -> dict[str, Any]:
         reason = child.stderr.strip().splitlines()[-1:] or [""]
         if not (folder / "case").exists():
             raise SystemExit(f"{name}: {child.stderr[-2000:]}")
-        at = int((folder / "case").read_text())
+        at, read, refused = map(int, (folder / "case").read_text().split())
+        counts.update(read=read, refused=refused)
         faults.append({"case": at, "outcome": f"the process died ({child.returncode}) {reason[0][:200]}"})
         first = at + 1
     kinds = Counter(fault["outcome"].split(" at ")[-1] for fault in faults)
@@ -191,6 +204,8 @@ def measured(name: str, cases: int, seed: int, folder: Path) -> dict[str, Any]:
         **counts,
         "faults": len(faults),
         "kinds": len(kinds),
+        "slowest_s": slowest,
+        "grown_mb": grown,
         "first": faults[:8],
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -198,17 +213,16 @@ def measured(name: str, cases: int, seed: int, folder: Path) -> dict[str, Any]:
     return made
 
 
-def guided(name: str, cases: int, folder: Path) -> None:
+def guided(name: str, cases: int, seconds: int, folder: Path) -> None:
     """Lets atheris choose the damage to the first file of a sample; ends with the process."""
     import atheris
 
-    with atheris.instrument_imports(include=["babelclip"]):
-        import babelclip.data.sources
-        import babelclip.store
-        import babelclip.train.recipe  # noqa: F401
     reader, whole = READERS[name], folder / "whole"
-    if not whole.exists():
-        reader.make(whole)
+    # Made in another process: modules are instrumented when they are imported, and making imports some.
+    command = [sys.executable, __file__, "--worker", name, "--range", "0:0", "--work", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    with atheris.instrument_imports(include=["babelclip"]):
+        outcome_of(reader, whole, FIRST_SECONDS)
     path = next(path for path in sorted(whole.rglob("*")) if path.is_file() and reader.damages(path))
     original = path.read_bytes()
     corpus = folder / "corpus"
@@ -221,9 +235,8 @@ def guided(name: str, cases: int, folder: Path) -> None:
         if outcome not in ("read", "refused"):
             raise RuntimeError(outcome)
 
-    atheris.Setup(
-        [sys.argv[0], f"-runs={cases}", f"-artifact_prefix={folder}/", "-rss_limit_mb=4000", str(corpus)], once
-    )
+    settings = [f"-runs={cases}", f"-max_total_time={seconds}", f"-artifact_prefix={folder}/", "-rss_limit_mb=4000"]
+    atheris.Setup([sys.argv[0], *settings, str(corpus)], once)
     atheris.Fuzz()
 
 
@@ -234,6 +247,7 @@ def main() -> None:
     parser.add_argument("--readers", default="", help="only those whose names begin so, with commas")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", choices=("random", "atheris"), default="random")
+    parser.add_argument("--seconds", type=int, default=60, help="of atheris")
     parser.add_argument("--work", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", type=int, help="repeat one case of one reader")
@@ -250,8 +264,9 @@ def main() -> None:
         work(chosen[0], given.only, given.only + 1, given.seed, folder / chosen[0].replace(" ", "-"))
         return
     if given.engine == "atheris":
-        (folder / chosen[0]).mkdir(parents=True, exist_ok=True)
-        guided(chosen[0], given.cases, folder / chosen[0])
+        place = folder / chosen[0].replace(" ", "-")
+        place.mkdir(parents=True, exist_ok=True)
+        guided(chosen[0], given.cases, given.seconds, place)
         return
     weights = {name: READERS[name].weight for name in chosen}
     total = sum(weights.values())

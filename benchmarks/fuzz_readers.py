@@ -1,47 +1,18 @@
-"""The readers that `fuzz.py` tries: how a whole sample of each format is made, and how it is read to the end."""
+"""The readers that `fuzz.py` tries, one sample each; more of them in `fuzz_folders.py` and `fuzz_checkpoints.py`."""
 
 from __future__ import annotations
 
 import json
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-# What a benchmark is opened by; never damaged.
-SPECIFICATION = "specification"
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A reader and a sample of what it reads.
-
-    Attributes:
-        make: writes the sample into a new folder.
-        read: reads that folder to the end.
-        weight: share of the cases; slow readers get fewer.
-        suffixes: only these files are damaged; () for all.
-        leaves: whether reading leaves files behind, so that the folder is made anew for each case.
-    """
-
-    make: Callable[[Path], object]
-    read: Callable[[Path], object]
-    weight: float = 1.0
-    suffixes: tuple[str, ...] = ()
-    leaves: bool = False
-
-    def damages(self, path: Path) -> bool:
-        """Returns whether this file is one of those that are damaged."""
-        return path.name != SPECIFICATION and (not self.suffixes or path.name.endswith(self.suffixes))
-
-
-def _drain(parts: Iterable[Any]) -> None:
-    for _part in parts:
-        pass
+from benchmarks.fuzz_checkpoints import checkpoint_readers
+from benchmarks.fuzz_folders import folder_readers
+from benchmarks.fuzz_reader import SPECIFICATION, Reader, drain
 
 
 def _captions(write: Callable[[Path], object], name: str) -> Reader:
@@ -52,7 +23,7 @@ def _captions(write: Callable[[Path], object], name: str) -> Reader:
     def read(folder: Path) -> None:
         from babelclip.data.sources import open_captions
 
-        _drain(open_captions(folder / name, lang="en"))
+        drain(open_captions(folder / name, lang="en"))
 
     return Reader(make, read, weight=2.0)
 
@@ -122,7 +93,7 @@ def _read_store(folder: Path) -> None:
     store.verify()
     store.read()
     store.find(["a", "x"])
-    _drain(store.blocks())
+    drain(store.blocks())
 
 
 def _make_model(folder: Path) -> None:
@@ -326,7 +297,7 @@ def _readers() -> dict[str, Reader]:
     for form in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
         found[f"picture {form.lower()}"] = Reader(_make_picture(form), _read_picture)
     found.update({f"benchmark {name}": _benchmark(name) for name in sorted(LAYOUTS)})
-    return found
+    return found | folder_readers() | checkpoint_readers()
 
 
 READERS = _readers()

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+
 import pytest
 
 from babelclip.errors import BabelclipError, MissingExtraError, closest, did_you_mean, require
 from babelclip.files import atomic_folder, atomic_path, read_json, sha256, write_json
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to fork here")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -30,12 +37,96 @@ def test_a_failed_folder_leaves_the_old_folder_and_nothing_else(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["model"]
 
 
+def killed_while(work):
+    """Does the work in another process, which says "ready" in it and is killed then."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            work(lambda: (os.write(writing, b"x"), time.sleep(60)))
+        finally:
+            os._exit(1)
+    assert os.read(reading, 1) == b"x"
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    os.close(reading)
+    os.close(writing)
+
+
+def write_folder(path, content, ready=lambda: None):
+    with atomic_folder(path) as temporary:
+        (temporary / "file").write_text(content)
+        ready()
+
+
+@needs_fork
+def test_what_a_killed_process_left_beside_a_folder_goes_with_the_next_write(tmp_path):
+    path = tmp_path / "model"
+    write_folder(path, "old")
+    killed_while(lambda ready: write_folder(path, "half", ready))
+    assert len(list(tmp_path.iterdir())) == 2
+    assert (path / "file").read_text() == "old"
+    write_folder(path, "new")
+    assert [item.name for item in tmp_path.iterdir()] == ["model"]
+    assert (path / "file").read_text() == "new"
+
+
+@needs_fork
+def test_a_folder_that_was_moved_aside_when_its_process_was_killed_is_put_back(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    write_folder(path, "old")
+
+    def killed_between(ready):
+        rename = os.replace
+        monkeypatch.setattr(os, "replace", lambda old, new: ready() if new == path else rename(old, new))
+        write_folder(path, "new")
+
+    killed_while(killed_between)
+    assert not path.exists()
+    with pytest.raises(RuntimeError):
+        write_folder(path, "newer", lambda: (_ for _ in ()).throw(RuntimeError))
+    assert [item.name for item in tmp_path.iterdir()] == ["model"]
+    assert (path / "file").read_text() == "old"
+
+
+def test_a_folder_that_another_writes_is_left_alone_and_the_last_one_stays(tmp_path):
+    path, other = tmp_path / "model", tmp_path / "model.v2"
+    begun, go = threading.Event(), threading.Event()
+    first = threading.Thread(target=lambda: write_folder(path, "first", lambda: (begun.set(), go.wait(20))))
+    first.start()
+    assert begun.wait(20)
+    write_folder(other, "other")
+    write_folder(path, "second")
+    assert (path / "file").read_text() == "second"
+    go.set()
+    first.join(20)
+    assert (path / "file").read_text() == "first"
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["model", "model.v2"]
+
+
+def test_a_folder_that_appears_in_between_is_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    rename, late_once = os.replace, iter([True])
+
+    def late(old, new):
+        if new == path and next(late_once, False):
+            path.mkdir()
+            (path / "other").write_text("of another process")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", late)
+    write_folder(path, "new")
+    assert [item.name for item in path.iterdir()] == ["file"]
+    assert [item.name for item in tmp_path.iterdir()] == ["model"]
+
+
 def test_json_that_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(BabelclipError, match=r"absent\.json does not exist"):
         read_json(tmp_path / "absent.json")
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(BabelclipError, match=r"bad\.json is not valid JSON"):
-        read_json(tmp_path / "bad.json")
+    for content in (b"{", b"\xff\xfe{", b"[" * 100_000, b"9" * 10_000):
+        (tmp_path / "bad.json").write_bytes(content)
+        with pytest.raises(BabelclipError, match=r"bad\.json is not valid JSON"):
+            read_json(tmp_path / "bad.json")
 
 
 def test_sha256_of_a_known_content(tmp_path):

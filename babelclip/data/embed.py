@@ -31,7 +31,7 @@ from babelclip.data.parts import ROWS, positive
 from babelclip.data.readers.parts_folder import is_translation
 from babelclip.data.sources import count_captions, open_captions
 from babelclip.errors import BabelclipError
-from babelclip.files import read_json
+from babelclip.files import read_object
 from babelclip.models.clip import Clip
 from babelclip.models.encoding import Device, replicas
 from babelclip.models.text import TextEncoder
@@ -158,7 +158,7 @@ def embed_captions(
         captions: rows to encode, or parts of them (`open_captions`); vectors are keyed by their ids.
         path: a new folder, or a store of the same model.
         target: "projected", or "pooled", the vector before the projection (see `embed_targets`).
-        normalize: teacher learning regresses on raw vectors, hence False (see docs/architecture.md).
+        normalize: teacher learning regresses on raw vectors, so it is False (see docs/architecture.md).
         dtype: "float16" or "float32", as the vectors lie on disk.
         token_budget: see `Clip.encode_text`; so is `devices`. Another value changes vectors by rounding.
         devices: several devices of this machine; None means where the tower is.
@@ -213,7 +213,7 @@ def sources_of(source: Path | str) -> Path | str:
     folder = Path(shadowed(source))
     if not is_translation(folder) or not (folder / "sources").is_dir():
         return source
-    if read_json(folder / "manifest.json").get("sources", "told") is None:
+    if read_object(folder / "manifest.json").get("sources", "told") is None:
         _log.warning(
             "%s does not have all its sources yet: embed it again once `babelclip translate` has read them.", source
         )
@@ -274,10 +274,7 @@ def text_tower(clip: Clip) -> TextEncoder:
     Raises:
         BabelclipError: it has none.
     """
-    if clip.text is None:
-        clip.encode_text([])  # raises the error that says which tower is missing
-    assert clip.text is not None
-    return clip.text
+    return clip.text_tower()
 
 
 def own_captions(parts: Iterable[Captions], source: str) -> Iterator[Captions]:

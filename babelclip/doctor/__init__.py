@@ -4,7 +4,7 @@
     [finding.advice for finding in findings if finding.state == "problem"]
 
 `packages.py` compares what is installed with what babelclip asks for, `machine.py` looks at disks, memory and the
-terminal, and `probe.py` is a program of its own: it imports torch and torchvision and asks the hub, so that a library
+terminal, and `probe.py` is a program of its own: it imports torch and torchvision, or asks the hub, so that a library
 that breaks, or ends its process, breaks that one. `judge.py` says what its answers mean.
 """
 

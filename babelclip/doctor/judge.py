@@ -75,10 +75,11 @@ def judge_devices(facts: dict[str, Any]) -> list[Finding]:
 def judge_hub(facts: dict[str, Any]) -> list[Finding]:
     """Returns whether models can be fetched; where nothing answers, folders work all the same."""
     hub = facts.get("hub", {})
-    if "error" in facts.get("torch", {"error": ""}):
-        return []  # babelclip's reader of the hub needs torch, which has a finding of its own
     if "error" in hub:
-        return [Finding("hub", "problem", hub["error"], "correct or unset the variable that it names", hub)]
+        advice = "correct or unset the variable that it names"
+        if "HF_ENDPOINT" not in hub["error"]:
+            advice = "install it again: pip install -c constraints.txt huggingface_hub"
+        return [Finding("hub", "problem", hub["error"], advice, hub)]
     if "offline" not in hub:
         return []
     if hub["offline"]:

@@ -1,4 +1,4 @@
-"""A program of its own (`python -m babelclip.doctor.probe`): imports what may break, and writes a line for each step.
+"""A program of its own (`python -m babelclip.doctor.probe STEP...`): tries what may break, a line for each step.
 
 A step that fails says so; one that ends the process, as a library for other processors does, leaves the lines before.
 """
@@ -24,9 +24,10 @@ _CPU = {
 
 
 def main() -> None:
-    """Writes what each step found, `{"step": ..., ...}` a line."""
+    """Writes what each of the steps found, `{"step": ..., ...}` a line."""
     steps: dict[str, Callable[[], dict[str, Any]]] = {"torch": _torch, "hub": _hub, "torchvision": _torchvision}
-    for name, step in steps.items():
+    for name in sys.argv[1:]:
+        step = steps[name]
         sys.stdout.write(json.dumps({"step": name, "begins": True}) + "\n")
         sys.stdout.flush()
         try:
@@ -40,7 +41,7 @@ def main() -> None:
 def _torch() -> dict[str, Any]:
     import torch
 
-    from babelclip.models.precision import has_bfloat16
+    from babelclip.models.instructions import has_bfloat16
 
     probes: Any = torch.cpu
     devices = [{"name": "cpu", "bfloat16": has_bfloat16(torch.device("cpu"))}]

@@ -1,4 +1,4 @@
-"""Runs the probe beside this process, and reads what it wrote before it ended, however it ended."""
+"""Runs the probes beside this process, and reads what they wrote before they ended, however they ended."""
 
 from __future__ import annotations
 
@@ -6,43 +6,59 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import babelclip
 
-# What the probe found by step, with `hub_cache` lifted out of its step; and how it ended: "" or a clause.
+# What the probes found by step, with `hub_cache` lifted out of its step; and how that of torch ended: "" or a clause.
 Answers = tuple[dict[str, Any], str]
+# Each is a process: the hub is asked while torch is read from disk. torchvision needs the torch beside it.
+_PROCESSES = (("torch", "torchvision"), ("hub",))
 
 
 def start_probe() -> Callable[[float], Answers]:
-    """Starts the probe, and returns what waits for it, so many seconds at most."""
+    """Starts the probes, and returns what waits for them, so many seconds at most."""
+    processes = [_started(steps) for steps in _PROCESSES]
+
+    def answers(seconds: float) -> Answers:
+        deadline = time.monotonic() + seconds
+        facts: dict[str, Any] = {}
+        ends = []
+        for process in processes:
+            text, end = _ended(process, max(0.0, deadline - time.monotonic()), seconds)
+            facts |= read_answers(text, end)
+            ends.append(end)
+        return facts, ends[0]
+
+    return answers
+
+
+def _started(steps: Sequence[str]) -> subprocess.Popen[str]:
     # The folder that babelclip is imported from: a file torch.py in the user's own folder would be imported otherwise.
     root = Path(babelclip.__file__).parents[1]
-    command = [sys.executable, "-m", "babelclip.doctor.probe"]
-    environment = {**os.environ, "PYTHONUTF8": "1"}
-    process = subprocess.Popen(
-        command,
+    return subprocess.Popen(
+        [sys.executable, "-m", "babelclip.doctor.probe", *steps],
         cwd=root,
-        env=environment,
+        env={**os.environ, "PYTHONUTF8": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         encoding="utf-8",
     )
 
-    def answers(seconds: float) -> Answers:
-        try:
-            text, _ = process.communicate(timeout=seconds)
-            end = _end(process.returncode)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            text, _ = process.communicate()
-            end = f"it did not end within {seconds:g} s"
-        return read_answers(text, end), end
 
-    return answers
+def _ended(process: subprocess.Popen[str], remaining: float, seconds: float) -> tuple[str, str]:
+    """Returns what a process wrote, and how it ended; it is killed where it takes longer."""
+    try:
+        text, _ = process.communicate(timeout=remaining)
+        return text, _end(process.returncode)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        text, _ = process.communicate()
+        return text, f"it did not end within {seconds:g} s"
 
 
 def read_answers(text: str, end: str) -> dict[str, Any]:

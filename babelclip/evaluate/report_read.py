@@ -87,7 +87,7 @@ def read_file(path: Path | str) -> list[Row]:
 def _parsed(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         try:  # FlagAI's result.txt may hold the repr of a dictionary
             return ast.literal_eval(text.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -199,7 +199,7 @@ def _of_lines(path: Path, text: str) -> list[Row]:
         if line.strip():
             try:
                 lines.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise BabelclipError(
                     f"{path}, line {number} is no JSON ({shown(error)}). Give a file of results."
                 ) from error

@@ -85,6 +85,6 @@ def _right_answers(path: Path, direction: str) -> tuple[Path, dict[Any, set[Any]
                 for image in row["image_ids"]:
                     query, answer = (row["text_id"], image) if direction == "t2i" else (image, row["text_id"])
                     right.setdefault(query, set()).add(answer)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BabelclipError(f"{texts} is not the texts of a data set ({error!r}). Copy it again.") from error
     return texts, right

@@ -54,7 +54,7 @@ def build_head(specs: list[LayerSpec], in_dim: int) -> tuple[nn.Sequential, int]
     Kinds: `linear` (`out`, `bias` = true), `shift`, `normalize`, `softmax`, `tanh`, `gelu`, `layer_norm` (`eps`).
 
     Raises:
-        BabelclipError: a kind is not known.
+        BabelclipError: a kind is not known, or an epsilon is no number.
     """
     layers: list[nn.Module] = []
     dim = in_dim
@@ -64,12 +64,22 @@ def build_head(specs: list[LayerSpec], in_dim: int) -> tuple[nn.Sequential, int]
             layers.append(nn.Linear(dim, spec["out"], bias=spec.get("bias", True)))
             dim = spec["out"]
         elif kind == "layer_norm":
-            layers.append(nn.LayerNorm(dim, eps=spec.get("eps", 1e-5)))
+            layers.append(nn.LayerNorm(dim, eps=_epsilon(spec)))
         elif kind in _SIMPLE:
             layers.append(_SIMPLE[kind](dim))
         else:
             raise BabelclipError(f"Head layer {kind!r} is not known. {did_you_mean(kind, HEAD_LAYERS)}")
     return nn.Sequential(*layers), dim
+
+
+def _epsilon(spec: LayerSpec) -> float:
+    value = spec.get("eps", 1e-5)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise BabelclipError(
+            f"A layer_norm of the head has eps = {value!r}; it is a positive number up to 1, for example 1e-5. Copy "
+            "config.json again from the model's origin."
+        )
+    return value
 
 
 def projection_start(specs: list[LayerSpec]) -> int:

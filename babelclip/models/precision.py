@@ -13,6 +13,7 @@ from torch import nn
 
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
+from babelclip.models.instructions import has_bfloat16
 from babelclip.models.packing import can_pack, pack_attention, unpack_attention
 from babelclip.models.quantize import fidelity, is_quantized, probe_texts, quantize_clip, refuse_other_devices
 
@@ -100,15 +101,6 @@ def _take_bfloat16(clip: Clip, towers: dict[str, Any], device: torch.device) -> 
             "%s: %s tower in %s (cosine of bfloat16 to float32 at least %.5f, on average %.5f)",
             clip.name, name, clip.fidelity[name]["dtype"], measured["min_cosine"], measured["mean_cosine"],
         )  # fmt: skip
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Returns whether matrix products in bfloat16 are faster than in float32 there: it has instructions for them."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    probes: Any = torch.cpu
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(bool(getattr(probes, name, bool)()) for name in names)
 
 
 def _probed(tower: nn.Module) -> np.ndarray:

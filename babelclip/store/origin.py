@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from babelclip.errors import BabelclipError
-from babelclip.files import read_json, write_json
+from babelclip.files import read_object, write_json
 from babelclip.store.layout import MANIFEST, ORIGIN
 
 # Bytes at each end of a file that tell it from another of its size.
@@ -55,7 +55,7 @@ def begin(path: Path, work: Mapping[str, Any], *, rows: int) -> bool:
             )
         write_json(file, {"complete": False, **work})
         return False
-    noted = read_json(file)
+    noted = read_object(file)
     complete = noted.pop("complete", False)
     if noted != dict(work):
         differing = sorted(key for key in {*noted, *work} if noted.get(key) != work.get(key))
@@ -73,4 +73,4 @@ def end(path: Path, work: Mapping[str, Any]) -> None:
 
 def unfinished(path: Path) -> bool:
     """Returns whether the store at `path` is a merge or an import that was stopped."""
-    return (path / ORIGIN).exists() and not read_json(path / ORIGIN).get("complete", False)
+    return (path / ORIGIN).exists() and not read_object(path / ORIGIN).get("complete", False)

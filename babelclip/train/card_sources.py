@@ -10,7 +10,7 @@ from pathlib import Path
 from babelclip import languages, registry
 from babelclip.data.readers.parts_folder import is_translation
 from babelclip.errors import BabelclipError
-from babelclip.files import read_json
+from babelclip.files import read_object
 from babelclip.registry import ModelCard
 from babelclip.store import EmbeddingStore
 from babelclip.train.recipe import Recipe
@@ -51,7 +51,8 @@ def _translated_by(source: str) -> str:
     folder = Path(source)
     if not folder.is_dir() or not is_translation(folder):
         return ""
-    engines = read_json(folder / "manifest.json").get("options", {}).get("engines", {})
+    options = read_object(folder / "manifest.json").get("options")
+    engines = options.get("engines") if isinstance(options, Mapping) else None
     if not isinstance(engines, Mapping):
         return ""
     by_engine: dict[str, list[str]] = {}

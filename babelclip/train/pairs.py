@@ -215,7 +215,7 @@ def _from_json(number: int, line: str, names: Sequence[str]) -> _Raw:
         return _Raw(number, problem=tables.BLANK)
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return _Raw(number, problem=tables.NOT_OBJECT)
     if not isinstance(row, dict):
         return _Raw(number, problem=tables.NOT_OBJECT)

@@ -16,7 +16,7 @@ from typing import Any
 
 from babelclip import languages
 from babelclip.errors import BabelclipError
-from babelclip.files import atomic_path, read_json, write_json
+from babelclip.files import atomic_path, read_object, write_json
 from babelclip.translate import folder
 from babelclip.translate.folder import Shard
 
@@ -119,7 +119,7 @@ def read_report(out: Path | str) -> TranslationReport:
     """Returns the report of a finished translation.
 
     Raises:
-        BabelclipError: there is none.
+        BabelclipError: there is none, or it is damaged.
     """
     out = Path(out)
     if not (out / "report.json").is_file():
@@ -127,16 +127,22 @@ def read_report(out: Path | str) -> TranslationReport:
             f"{out} has no report.json. A translation has one when it is finished: run babelclip translate with the "
             "same options to its end."
         )
-    content = read_json(out / "report.json")
-    return TranslationReport(
-        out,
-        content["source"],
-        content["captions"],
-        content["skipped"],
-        content["options"],
-        {lang: LanguageReport(**one) for lang, one in content["languages"].items()},
-        speeds(out),
-    )
+    content = read_object(out / "report.json")
+    try:
+        return TranslationReport(
+            out,
+            content["source"],
+            content["captions"],
+            content["skipped"],
+            content["options"],
+            {lang: LanguageReport(**one) for lang, one in content["languages"].items()},
+            speeds(out),
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BabelclipError(
+            f"{out / 'report.json'} is damaged ({error!r}). It must be as babelclip translate wrote it: remove it, and "
+            "the same command writes it again."
+        ) from error
 
 
 def markdown(report: TranslationReport) -> str:

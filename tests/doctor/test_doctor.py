@@ -60,7 +60,7 @@ def test_a_torch_that_ends_the_process_is_told_and_the_rest_is_looked_at(tmp_pat
     assert findings["torch"].state == "problem"
     assert "instruction" in findings["torch"].found
     assert "older torch" in findings["torch"].advice
-    assert "hub" not in findings
+    assert "HF_HUB_OFFLINE" in findings["hub"].found  # a process of its own, without torch
     assert findings["memory"].facts["cores"] >= 1
 
 
@@ -138,6 +138,7 @@ def test_an_endpoint_that_is_no_address_is_a_problem(monkeypatch):
 
 def test_every_extra_is_read_and_its_versions_are_compared(monkeypatch):
     versions = {"lancedb": "0.39.0", "fastapi": "0.165.0", "uvicorn": "0.54.0", "prometheus-client": "0.26.0"}
+    versions |= {"httptools": "0.9.0", "uvloop": "0.23.0"}
 
     def version(name):
         if name not in versions:

@@ -17,7 +17,7 @@ from pathlib import Path
 from babelclip.data.readers import table_files
 from babelclip.data.tables import RawTable
 from babelclip.errors import BabelclipError
-from babelclip.files import read_json
+from babelclip.files import read_object
 
 _log = logging.getLogger(__name__)
 _NUMBERED = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})")
@@ -30,7 +30,8 @@ def is_translation(folder: Path) -> bool:
 
 def source_of_translation(folder: Path) -> str:
     """Returns the name of what a translate folder was made from, as it was given then."""
-    return str(read_json(folder / "manifest.json").get("source", {}).get("name", ""))
+    source = read_object(folder / "manifest.json").get("source")
+    return str(source.get("name", "")) if isinstance(source, dict) else ""
 
 
 def iter_translation(folder: Path, rows: int, lang: str | None = None) -> Iterator[RawTable]:
@@ -45,7 +46,7 @@ def iter_translation(folder: Path, rows: int, lang: str | None = None) -> Iterat
             f"{folder} has no translations yet. A translate folder keeps them in translations/<language>/00000.parquet:"
             " run babelclip translate with the same --out to its end."
         )
-    if not read_json(folder / "manifest.json").get("complete", True):
+    if not read_object(folder / "manifest.json").get("complete", True):
         _log.warning(
             "%s is not translated to its end, and what is there is read. The same babelclip translate goes on.", folder
         )

@@ -182,7 +182,7 @@ def load_json(path: Path, kind: type[T]) -> T:
     text = "\n".join(tables.iter_plain_lines(path))
     try:
         content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BabelclipError(
             f"{path} is not valid JSON ({shown(error)}). A whole JSON file is needed: copy it again from its origin."
         ) from error
@@ -201,7 +201,7 @@ def iter_jsonl(path: Path, skips: Skips) -> Iterator[tuple[str, dict[str, Any]]]
         where = f"{path}, line {number}"
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
             yield where, row

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from babelclip import registry
 from babelclip.errors import BabelclipError, did_you_mean
-from babelclip.models.checkpoints.files import tokenizer_files
-from babelclip.models.clip import Clip, pair
 from babelclip.storage import is_url, present, shadow
 
 if TYPE_CHECKING:
     import torch
+
+    from babelclip.models.clip import Clip
 
 # The first that recognises a folder reads it: layouts with a file of their own come before those told by config.json.
 READERS = (
@@ -138,6 +138,8 @@ def _from_name(name: str, towers: str, *, space: str | None, progress: bool) -> 
     twin = _card(card.image_twin) if card.towers == "text" and card.image_twin else None
     if twin is None or towers == "text":
         return _from_hub(_pinned(card, name), towers, layout=card.layout, space=space, progress=progress)[0]
+    from babelclip.models.clip import pair
+
     image, unreachable = _from_hub(_pinned(twin), "image", layout=twin.layout, space=None, progress=progress)
     if towers == "image":
         return image
@@ -172,6 +174,7 @@ def _from_hub(
         progress: see `load`.
         unreachable: what an earlier repository of the same load found; the hub is not waited for twice.
     """
+    from babelclip.models.checkpoints.files import tokenizer_files
     from babelclip.models.checkpoints.hub.repository import open_repository
     from babelclip.models.checkpoints.openclip_tokenizer import TokenizerNeededError
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from babelclip.errors import BabelclipError
-from babelclip.files import read_json
+from babelclip.errors import BabelclipError, shown
+from babelclip.files import read_object
 from babelclip.models.checkpoints.keymap import Weights, fill
 from babelclip.models.head import LayerSpec
 from babelclip.models.image import ImageEncoder, build_image_backbone
@@ -44,6 +45,7 @@ def text_tower(
         BabelclipError: the config does not build, or weights are missing, left over or of another shape.
     """
     _refuse_deep(backbone, weights)
+    _refuse_numbers(backbone, weights)
     with uninitialised():
         try:
             built = build_text_backbone(backbone, pooler=pooling == "pooler")
@@ -65,6 +67,7 @@ def image_tower(
         BabelclipError: the config does not build, or weights are missing, left over or of another shape.
     """
     _refuse_deep(backbone, weights)
+    _refuse_numbers(backbone, weights)
     with uninitialised():
         try:
             image = ImageEncoder(build_image_backbone(backbone), head=head, preprocess=preprocess)
@@ -95,6 +98,30 @@ def _refuse_deep(backbone: dict[str, Any], weights: Weights) -> None:
             )
 
 
+def _refuse_numbers(backbone: Mapping[str, Any], weights: Weights) -> None:
+    """Refuses rates and epsilons that are none: not every transformers looks, and torch does at the first text."""
+    for key, value in backbone.items():
+        if isinstance(value, dict):
+            _refuse_numbers(value, weights)
+        elif key.endswith(("_eps", "_epsilon")) and not (_is_number(value) and 0 < value <= 1):
+            raise _not_a_number(weights.path, key, value, "a positive number up to 1, for example 1e-5")
+        elif key.endswith(("dropout", "_dropout_prob", "layerdrop")) and value is not None:
+            if not (_is_number(value) and 0 <= value <= 1):
+                raise _not_a_number(weights.path, key, value, "a number from 0 to 1")
+
+
+def _is_number(value: Any) -> bool:
+    # Not NaN: comparisons with it are false.
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _not_a_number(path: Path, key: str, value: Any, allowed: str) -> BabelclipError:
+    return BabelclipError(
+        f"{path}: its config says {key} = {shown(repr(value), 60)}; it is {allowed}. Copy config.json again from the "
+        "model's origin."
+    )
+
+
 def _unbuildable(path: Path, config: dict[str, Any], error: Exception) -> BabelclipError:
     reason = " ".join(str(error).split())[:200]
     return BabelclipError(
@@ -117,7 +144,4 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         BabelclipError: it is missing or holds something else.
     """
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise BabelclipError(f"{path} holds a {type(content).__name__}; a JSON object is expected. Copy it again.")
-    return content
+    return read_object(path)

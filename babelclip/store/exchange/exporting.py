@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from babelclip.errors import BabelclipError, did_you_mean
-from babelclip.files import read_json, sha256, write_json
+from babelclip.files import read_object, sha256, write_json
 from babelclip.progress import progress_bar
 from babelclip.store import layout as store_layout
 from babelclip.store import origin
@@ -110,7 +110,7 @@ def _begun(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
                 "another one."
             )
         write_json(out / SIDECAR, wanted)
-    content: dict[str, Any] = read_json(out / SIDECAR)
+    content: dict[str, Any] = read_object(out / SIDECAR)
     differing = sorted(
         name for name in wanted if name not in ("files", "complete") and content.get(name) != wanted[name]
     )

@@ -148,11 +148,25 @@ def test_a_config_of_a_billion_layers_is_refused_at_once(tmp_path):
         mclip.load(folder, "text")
 
 
-@pytest.mark.parametrize("changes", [{"hidden_act": "os.system"}, {"hidden_dropout_prob": 7}, {"layer_norm_eps": "x"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_act": "os.system"}, {"hidden_dropout_prob": 7}, {"layer_norm_eps": "x"}, {"layer_norm_eps": -1e-5},
+        {"layer_norm_eps": float("nan")}, {"attention_probs_dropout_prob": True},
+    ],
+)  # fmt: skip
 def test_values_that_no_model_has_are_errors_of_the_config(tmp_path, changes):
     folder = copy_of("mclip_inline", tmp_path)
     change_json(folder / "config.json", **changes)
     with pytest.raises(BabelclipError):
+        mclip.load(folder, "text")
+
+
+def test_an_epsilon_that_is_no_number_is_told_whatever_transformers_says_of_it(tmp_path):
+    """transformers 5.2 builds such a layer, and torch fails at the first text."""
+    folder = copy_of("mclip_inline", tmp_path)
+    change_json(folder / "config.json", layer_norm_eps="x")
+    with pytest.raises(BabelclipError, match=r"layer_norm_eps = 'x'; it is a positive number.* Copy config\.json"):
         mclip.load(folder, "text")
 
 
