@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ class Job:
 
     Attributes:
         name: what it is called in the record.
-        arguments: of `babelclip`; gives them for an output folder.
+        arguments: gives those of `babelclip` for an output folder.
         digest: what its finished output holds, by part; equal outputs give equal digests.
         suffix: what the name of its output ends in.
     """
@@ -35,10 +34,6 @@ class Job:
     arguments: Callable[[Path], list[str]]
     digest: Callable[[Path], dict[str, str]]
     suffix: str = ""
-
-    def command(self, out: Path) -> list[str]:
-        """Returns the command line for an output folder."""
-        return [sys.executable, "-m", "babelclip.cli.main", *self.arguments(out)]
 
 
 def files(out: Path) -> dict[str, str]:
@@ -71,7 +66,7 @@ def collection_rows(out: Path) -> dict[str, str]:
     for batch in opened.scan(columns=["id", "path", "bytes", "sha256", "vector"]):
         for row in batch.to_pylist():
             if row["id"] in found:
-                raise SystemExit(f"{out} holds {row['id']} twice")
+                raise RuntimeError(f"{out} holds {row['id']} twice")
             vector = np.round(np.asarray(row.pop("vector"), np.float32), 3) + 0.0
             found[row["id"]] = f"{json.dumps(row)} {hashlib.sha256(vector.tobytes()).hexdigest()}"
     opened.close()

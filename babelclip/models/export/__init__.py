@@ -7,8 +7,6 @@ To add a target, write a module with `export_<target>(clip, folder, *, dtype, to
 from __future__ import annotations
 
 import copy
-import os
-import shutil
 import time
 import warnings
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelclip.errors import BabelclipError, did_you_mean
+from babelclip.files import folder_beside, replace_folder
 
 if TYPE_CHECKING:
     from babelclip.models.clip import Clip
@@ -138,7 +137,7 @@ def export(
         return Path(write(clip, folder))
     if clip.text is None or not options.get("preset"):
         raise BabelclipError(
-            "Export to diffusers takes a text tower and the rule that it shall compute: "
+            "Export to diffusers takes a text tower and the rule that it is to compute: "
             "preset='altdiffusion-m9' (--preset altdiffusion-m9) or 'altdiffusion-m18'."
         )
     return Path(write(clip.text, folder, preset=options["preset"]))
@@ -175,8 +174,7 @@ def export_checked(
     from babelclip.models.export import parity
 
     folder = Path(folder)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.unchecked")
-    try:
+    with folder_beside(folder, "unchecked") as aside:
         started = time.monotonic()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -187,12 +185,10 @@ def export_checked(
         kept = force or all(part.passed for part in compared)
         size = sum(path.stat().st_size for path in written.rglob("*") if path.is_file())
         if kept:
-            _move(written, folder)
+            replace_folder(written, folder)
             if to == "openclip":
                 # Its config names the place that it was written to.
                 import_module(f"{__name__}.openclip").placed(folder, written)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     notes = tuple(dict.fromkeys(str(warning.message) for warning in caught if _is_note(warning)))
     seconds = (between - started, time.monotonic() - between)
     return Exported(folder, to, dtype, size, seconds, tuple(compared), notes, kept)
@@ -202,15 +198,6 @@ def _is_note(warning: warnings.WarningMessage) -> bool:
     from babelclip.models.export.stored import ExportWarning
 
     return issubclass(warning.category, ExportWarning)
-
-
-def _move(written: Path, folder: Path) -> None:
-    """Puts a whole folder in the place of another; a kill in between leaves one of the two, complete."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(written, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _stored_as(clip: Clip, dtype: str) -> Clip:
