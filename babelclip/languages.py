@@ -139,11 +139,13 @@ def direction(code: str) -> str:
 
 
 def flores(code: str) -> str | None:
-    """Returns the FLORES-200 code, or None where FLORES lacks the language.
-
-    NLLB-200 uses the same codes with one exception: its vocabulary calls Santali (`sat_Olck`) `sat_Beng`.
-    """
+    """Returns the FLORES-200 code, or None where FLORES lacks the language; `nllb_token` is NLLB-200's own."""
     return lookup(code).flores or None
+
+
+def nllb_token(flores_code: str) -> str:
+    """Returns the word of NLLB-200's vocabulary for a FLORES-200 code: the same, but Santali is called `sat_Beng`."""
+    return "sat_Beng" if flores_code == "sat_Olck" else flores_code
 
 
 def known() -> tuple[str, ...]:

@@ -15,9 +15,6 @@ from babelclip import languages
 from babelclip.errors import BabelclipError
 from babelclip.models.cleaning import cleaning_rule
 
-# Where NLLB's vocabulary departs from FLORES-200.
-_NLLB_TOKENS = {"sat_Olck": "sat_Beng"}
-
 
 class TextTokenizer:
     """A `tokenizer.json` with what its model expects: a cleaning rule, a prefix before each text, a longest length."""
@@ -117,7 +114,7 @@ class TextTokenizer:
 
     def _language_id(self, code: str) -> int:
         token = languages.flores(code)
-        found = None if token is None else self._tokenizer.token_to_id(_NLLB_TOKENS.get(token, token))
+        found = None if token is None else self._tokenizer.token_to_id(languages.nllb_token(token))
         if found is None:
             raise BabelclipError(
                 f"This model has no token for the language {code} ({token or 'no FLORES code'}). Give the language of "

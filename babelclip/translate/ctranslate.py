@@ -45,7 +45,7 @@ class CTranslateModel:
         supported = ctranslate2.get_supported_compute_types(kind)
         if compute not in supported:
             raise BabelclipError(
-                f"compute={compute!r} is not to be had on this {kind} with CTranslate2 {ctranslate2.__version__}; it "
+                f"compute={compute!r} is not available on this {kind} with CTranslate2 {ctranslate2.__version__}; it "
                 f"has {', '.join(sorted(supported))}. Choose one of these: int8 is the fastest on a CPU."
             )
         self._tokenizer = tokenizer

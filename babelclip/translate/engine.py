@@ -42,7 +42,7 @@ class Engine(Protocol):
         """Returns what translates into `target`, for manifests and reports: "organisation/name@commit", a folder.
 
         Raises:
-            BabelclipError: it cannot translate into `target`, or the model is not to be had.
+            BabelclipError: it cannot translate into `target`, or the model is not available.
         """
         ...
 
@@ -55,7 +55,7 @@ class Engine(Protocol):
             target: BCP-47.
 
         Raises:
-            BabelclipError: it cannot translate from `source` into `target`, or the model is not to be had.
+            BabelclipError: it cannot translate from `source` into `target`, or the model is not available.
         """
         ...
 

@@ -13,8 +13,8 @@
 
 They are applied in this order and the first that rejects gives the reason. The bounds are wide on purpose: they catch
 what is broken, not what is free. Of 87,000 human captions in German, French and Czech (Multi30k) the five that are on
-reject 2, which are empty; of the 34,117 of Tux Paint in 75 languages 261, of which a sample shows English left as it
-was, a broken encoding, and texts that tell much more or much less than the English.
+reject 2, which are empty; of the 34,117 of Tux Paint in 75 languages they reject 261. A sample of these has English
+left as it was, a broken encoding, and texts that tell much more or much less than the English.
 
 Entry points: `make_filters`, `Sieve`; `reason_to_reject` for one pair of texts.
 """

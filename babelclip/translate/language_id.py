@@ -48,10 +48,6 @@ class LanguageId:
             except languages.UnknownLanguageError:
                 continue  # a dialect that babelclip has no name for
 
-    def knows(self, lang: str) -> bool:
-        """Returns whether the model can tell texts of this language."""
-        return bool(self._accepted(lang))
-
     def other_language(self, text: str, lang: str) -> str | None:
         """Returns "code probability" of the language that `text` is in instead of `lang`; None where it may be `lang`.
 

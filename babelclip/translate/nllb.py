@@ -6,28 +6,19 @@ two a checkpoint uses is read from its vocabulary. The weights of NLLB-200 are C
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from babelclip import languages
 from babelclip.errors import BabelclipError, require
 from babelclip.models.checkpoints.hub.repository import Repository
 from babelclip.translate import table
-from babelclip.translate.checkpoint import locate, open_checkpoint, quiet, stated
-from babelclip.translate.seq2seq import Generator, Settings, open_generator, translate_texts, warn_if_unknown
+from babelclip.translate.checkpoint import open_checkpoint, quiet
+from babelclip.translate.one_model import ANY, Loaded, OneModel, by_language
+from babelclip.translate.seq2seq import Settings, open_generator
 
-ANY = "*"
-# NLLB's vocabulary names Santali after another script than it writes.
-_NLLB_NAMES = {"sat_Olck": "sat_Beng"}
 _M2M100_NAMES = {"fil": "tl", "nb": "no"}
-
-
-class _Loaded(NamedTuple):
-    name: str
-    tokenizer: Any
-    generator: Generator
-    positions: int
 
 
 class NllbEngine:
@@ -45,11 +36,8 @@ class NllbEngine:
         """
         for module in ("ctranslate2", "sentencepiece"):
             require(module, "translate")
-        self._models = {lang if lang == ANY else languages.normalize(lang): model for lang, model in models.items()}
-        self._settings = settings
-        self._places: dict[str, Path | Repository] = {}
-        self._loaded: tuple[str, _Loaded] | None = None
-        self._warned: set[str] = set()
+        self._models = by_language(models)
+        self._loaded = OneModel(functools.partial(_load, settings=settings))
 
     def languages(self) -> tuple[str, ...]:
         """Returns the languages of FLORES-200, and what they stand for (`no`, `pt-BR`); M2M100 has fewer."""
@@ -59,16 +47,16 @@ class NllbEngine:
         """Returns the model's repository and commit, or its folder; the list of its files is asked for, no weights.
 
         Raises:
-            BabelclipError: the model is not to be had.
+            BabelclipError: the model is not available.
         """
-        return stated(self._place(self._choice(target)))
+        return self._loaded.stated(self._choice(target))
 
     def translate(self, batch: Sequence[str], source: str, target: str) -> list[str]:
         """Returns the translations. See `Engine.translate`."""
         if not any(text.strip() for text in batch):
             return ["" for _ in batch]
         name = self._choice(target)
-        loaded = self._load(name)
+        loaded = self._loaded.get(name)
         tokenizer = loaded.tokenizer
         start, prefix = (_token(loaded, languages.normalize(lang)) for lang in (source, target))
 
@@ -76,46 +64,24 @@ class NllbEngine:
             found = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
             return [[start, *ids, tokenizer.eos_token_id] for ids in found]
 
-        def generate(tokens: Sequence[Sequence[int]], max_length: int) -> list[list[int]]:
-            if name not in self._warned and warn_if_unknown(loaded.name, tokens, tokenizer.unk_token_id):
-                self._warned.add(name)
-            return loaded.generator.generate(tokens, prefix, max_length)
-
-        def decode(ids: list[list[int]]) -> list[str]:
-            texts: list[str] = tokenizer.batch_decode(ids, skip_special_tokens=True)
-            return texts
-
-        return translate_texts(
-            batch, encode=encode, generate=generate, decode=decode, positions=loaded.positions, target=target
-        )
+        return self._loaded.translate(name, batch, encode=encode, prefix=prefix, target=target)
 
     def close(self) -> None:
         """Frees the model."""
-        self._loaded = None
+        self._loaded.close()
 
     def _choice(self, target: str) -> str:
         return self._models.get(languages.normalize(target)) or self._models.get(ANY) or table.nllb_model()
 
-    def _place(self, name: str) -> Path | Repository:
-        if name not in self._places:
-            self._places[name] = locate(name)
-        return self._places[name]
 
-    def _load(self, name: str) -> _Loaded:
-        if self._loaded is None or self._loaded[0] != name:
-            self._loaded = None  # before the next one comes: memory for one is enough
-            self._loaded = (name, _load(self._place(name), self._settings))
-        return self._loaded[1]
-
-
-def _load(place: Path | Repository, settings: Settings) -> _Loaded:
+def _load(place: Path | Repository, settings: Settings) -> Loaded:
     from transformers import AutoTokenizer
 
     checkpoint = open_checkpoint(place, ("m2m_100",))
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
     positions = int(checkpoint.config.get("max_position_embeddings", 1024))
-    return _Loaded(checkpoint.name, tokenizer, open_generator(checkpoint, tokenizer, settings), positions)
+    return Loaded(checkpoint.name, tokenizer, open_generator(checkpoint, tokenizer, settings), positions)
 
 
 def _flores(lang: str) -> str:
@@ -129,7 +95,7 @@ def _flores(lang: str) -> str:
     return code or ""
 
 
-def _token(loaded: _Loaded, lang: str) -> int:
+def _token(loaded: Loaded, lang: str) -> int:
     """Returns the token id of a language.
 
     Raises:
@@ -137,7 +103,7 @@ def _token(loaded: _Loaded, lang: str) -> int:
     """
     flores = _flores(lang)
     short = lang.partition("-")[0]
-    names = [_NLLB_NAMES.get(flores, flores), flores, f"__{_M2M100_NAMES.get(short, short)}__"]
+    names = [languages.nllb_token(flores), flores, f"__{_M2M100_NAMES.get(short, short)}__"]
     for name in filter(None, names):
         token = loaded.tokenizer.convert_tokens_to_ids(name)
         if token is not None and token != loaded.tokenizer.unk_token_id:

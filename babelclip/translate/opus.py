@@ -1,4 +1,4 @@
-"""OPUS-MT: one small model for each language, or for a family of languages, of which a tag chooses one.
+"""OPUS-MT: one small model for each language, or one for a family of languages, told which by a tag.
 
 A family's model wants the target as the first word of the text: `>>deu<< A dog.`, with a space behind the tag as its
 card shows it. A model without such words in its vocabulary has one target and gets no tag.
@@ -6,29 +6,20 @@ card shows it. A model without such words in its vocabulary has one target and g
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from babelclip import languages
 from babelclip.errors import BabelclipError, closest, require
 from babelclip.models.checkpoints.hub.repository import Repository
 from babelclip.translate import table
-from babelclip.translate.checkpoint import locate, open_checkpoint, quiet, stated
-from babelclip.translate.seq2seq import Generator, Settings, open_generator, translate_texts, warn_if_unknown
+from babelclip.translate.checkpoint import open_checkpoint, quiet
+from babelclip.translate.one_model import ANY, Loaded, OneModel, by_language
+from babelclip.translate.seq2seq import Settings, open_generator
 
 _TAG = re.compile(r">>(.+)<<")
-# An own model says nothing about its languages; it is used for what the user gives it for.
-ANY = "*"
-
-
-class _Loaded(NamedTuple):
-    name: str
-    tokenizer: Any
-    generator: Generator
-    tags: tuple[str, ...]
-    positions: int
 
 
 class OpusEngine:
@@ -46,11 +37,8 @@ class OpusEngine:
         """
         for module in ("ctranslate2", "sentencepiece", "sacremoses"):
             require(module, "translate")
-        self._models = {lang if lang == ANY else languages.normalize(lang): model for lang, model in models.items()}
-        self._settings = settings
-        self._places: dict[str, Path | Repository] = {}
-        self._loaded: tuple[str, _Loaded] | None = None
-        self._warned: set[str] = set()
+        self._models = by_language(models)
+        self._loaded = OneModel(functools.partial(_load, settings=settings))
 
     def languages(self) -> tuple[str, ...]:
         """Returns the languages with a model of the table or of the user."""
@@ -61,9 +49,9 @@ class OpusEngine:
         """Returns the model's repository and commit, or its folder; the list of its files is asked for, no weights.
 
         Raises:
-            BabelclipError: no model is known for the language, or it is not to be had.
+            BabelclipError: no model is known for the language, or it is not available.
         """
-        return stated(self._place(self._choice(target)[0]))
+        return self._loaded.stated(self._choice(target)[0])
 
     def translate(self, batch: Sequence[str], source: str, target: str) -> list[str]:
         """Returns the translations. See `Engine.translate`."""
@@ -75,29 +63,18 @@ class OpusEngine:
         if not any(text.strip() for text in batch):
             return ["" for _ in batch]
         name, tag = self._choice(target)
-        loaded = self._load(name)
+        loaded = self._loaded.get(name)
         word = self._tag_word(loaded, languages.normalize(target), tag)
 
         def encode(texts: list[str]) -> list[list[int]]:
             ids: list[list[int]] = loaded.tokenizer([word + text for text in texts], verbose=False)["input_ids"]
             return ids
 
-        def generate(tokens: Sequence[Sequence[int]], max_length: int) -> list[list[int]]:
-            if name not in self._warned and warn_if_unknown(loaded.name, tokens, loaded.tokenizer.unk_token_id):
-                self._warned.add(name)
-            return loaded.generator.generate(tokens, None, max_length)
-
-        def decode(ids: list[list[int]]) -> list[str]:
-            texts: list[str] = loaded.tokenizer.batch_decode(ids, skip_special_tokens=True)
-            return texts
-
-        return translate_texts(
-            batch, encode=encode, generate=generate, decode=decode, positions=loaded.positions, target=target
-        )
+        return self._loaded.translate(name, batch, encode=encode, prefix=None, target=target)
 
     def close(self) -> None:
         """Frees the model."""
-        self._loaded = None
+        self._loaded.close()
 
     def _own(self, target: str) -> str | None:
         return self._models.get(languages.normalize(target))
@@ -120,19 +97,8 @@ class OpusEngine:
             )
         return choice.model, choice.tag
 
-    def _place(self, name: str) -> Path | Repository:
-        if name not in self._places:
-            self._places[name] = locate(name)
-        return self._places[name]
-
-    def _load(self, name: str) -> _Loaded:
-        if self._loaded is None or self._loaded[0] != name:
-            self._loaded = None  # before the next one comes: memory for one is enough
-            self._loaded = (name, _load(self._place(name), self._settings))
-        return self._loaded[1]
-
     @staticmethod
-    def _tag_word(loaded: _Loaded, lang: str, tag: str) -> str:
+    def _tag_word(loaded: Loaded, lang: str, tag: str) -> str:
         """Returns the tag as a word with a space behind it, "" for a model of one target."""
         if tag:
             if tag in loaded.tags:
@@ -160,7 +126,7 @@ class OpusEngine:
         )
 
 
-def _load(place: Path | Repository, settings: Settings) -> _Loaded:
+def _load(place: Path | Repository, settings: Settings) -> Loaded:
     from transformers import MarianTokenizer
 
     checkpoint = open_checkpoint(place, ("marian",))
@@ -172,4 +138,4 @@ def _load(place: Path | Repository, settings: Settings) -> _Loaded:
     tags = sorted(match[1] for word in tokenizer.get_vocab() if (match := _TAG.fullmatch(word)))
     positions = int(checkpoint.config.get("max_position_embeddings", 512))
     generator = open_generator(checkpoint, tokenizer, settings)
-    return _Loaded(checkpoint.name, tokenizer, generator, tuple(tags), positions)
+    return Loaded(checkpoint.name, tokenizer, generator, positions, tuple(tags))

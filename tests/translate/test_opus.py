@@ -200,7 +200,7 @@ def test_random_weights_never_stand_in_for_missing_ones(marian, tmp_path):
 
 
 def test_a_number_format_that_the_machine_lacks_is_named_with_those_it_has(marian):
-    with pytest.raises(BabelclipError, match=r"compute='float16' is not to be had on this cpu.*float32, int"):
+    with pytest.raises(BabelclipError, match=r"compute='float16' is not available on this cpu.*float32, int"):
         opus(marian, compute="float16").translate(["a dog"], "en", "de")
 
 
