@@ -104,7 +104,7 @@ class Clip:
         Raises:
             BabelclipError: the text tower was not loaded, an item is not a string, or `lang` is no language.
         """
-        tower = self._text_tower()
+        tower = self.text_tower()
         if lang is not None:
             self._warn_of_undeclared([lang] if isinstance(lang, str) else lang)
         return tower.encode(texts, normalize, lang=lang, token_budget=token_budget, devices=devices, progress=progress)
@@ -118,7 +118,7 @@ class Clip:
         Raises:
             BabelclipError: the text tower was not loaded, or has no such layer, norm or head.
         """
-        return self._text_tower().encode_tokens(texts, **settings)
+        return self.text_tower().encode_tokens(texts, **settings)
 
     def encode_image(
         self,
@@ -145,7 +145,7 @@ class Clip:
         Raises:
             BabelclipError: the picture tower was not loaded, or a picture cannot be read.
         """
-        return self._image_tower().encode(
+        return self.image_tower().encode(
             pictures,
             normalize,
             batch_size=batch_size,
@@ -208,6 +208,32 @@ class Clip:
         exponentials = np.exp(logits - logits.max(axis=0, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=0, keepdims=True))
 
+    def text_tower(self) -> TextEncoder:
+        """Returns the text tower.
+
+        Raises:
+            BabelclipError: the model was loaded without it.
+        """
+        if self.text is None:
+            raise BabelclipError(
+                'This model was loaded without its text tower (towers="image"), so it cannot encode texts. '
+                'Load it again with towers="both" or "text".'
+            )
+        return self.text
+
+    def image_tower(self) -> ImageEncoder:
+        """Returns the picture tower.
+
+        Raises:
+            BabelclipError: the model was loaded without it.
+        """
+        if self.image is None:
+            raise BabelclipError(
+                'This model was loaded without its picture tower (towers="text"), so it cannot encode pictures. '
+                'Load it again with towers="both" or "image".'
+            )
+        return self.image
+
     def check_space(self, space: str, what: str) -> None:
         """Raises SpaceMismatchError, naming both spaces, unless `space` is this model's; `what` names the two."""
         if space != self.space:
@@ -249,22 +275,6 @@ class Clip:
                 stacklevel=3,
             )
 
-    def _text_tower(self) -> TextEncoder:
-        if self.text is None:
-            raise BabelclipError(
-                'This model was loaded without its text tower (towers="image"), so it cannot encode texts. '
-                'Load it again with towers="both" or "text".'
-            )
-        return self.text
-
-    def _image_tower(self) -> ImageEncoder:
-        if self.image is None:
-            raise BabelclipError(
-                'This model was loaded without its picture tower (towers="text"), so it cannot encode pictures. '
-                'Load it again with towers="both" or "image".'
-            )
-        return self.image
-
 
 def pair(text: Clip, image: Clip) -> Clip:
     """Returns one model of the text tower of the first and the picture tower of the second, which share a space.
@@ -279,7 +289,7 @@ def pair(text: Clip, image: Clip) -> Clip:
         BabelclipError: a tower is absent.
         SpaceMismatchError: the spaces differ; it names both, and the picture tower that fits.
     """
-    text_tower, image_tower = text._text_tower(), image._image_tower()
+    text_tower, image_tower = text.text_tower(), image.image_tower()
     if text.space != image.space:
         from babelclip import registry
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from babelclip import languages
 from babelclip.errors import BabelclipError
-from babelclip.files import atomic_path, read_json, write_json
+from babelclip.files import read_json, write_json
 from babelclip.models.clip import Clip
 from babelclip.train import loop, lora, losses, pictures
 from babelclip.train.class_batches import ClassBatches, PromptTexts
@@ -37,7 +37,7 @@ from babelclip.train.gather import clip_rows, sigmoid_rows, similarities
 from babelclip.train.interpolate import Point, snapshot, sweep
 from babelclip.train.pair_sources import open_towers
 from babelclip.train.processes import Processes, Ranks, WholeBatchLoss, connect
-from babelclip.train.recipe import Loss, Recipe, recipe_to_dict, to_toml
+from babelclip.train.recipe import Loss, Recipe, recipe_to_dict, write_recipe
 from babelclip.train.recipe_checks import needed
 from babelclip.train.towers import Pair, trained_parameters
 from babelclip.train.trainable import count_weights, set_dropout, trained_state
@@ -166,8 +166,7 @@ def train_classify(
         parameters, moved = _free(pair, clip, recipe)
         start = snapshot(moved)
         if processes.writes:
-            with atomic_path(out / "recipe.toml") as temporary:
-                temporary.write_text(to_toml(recipe), encoding="utf-8")
+            write_recipe(recipe, out)
         run = loop.run(
             pair,
             _step_loss(recipe.classify.loss),

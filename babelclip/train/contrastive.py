@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from babelclip.data.captions import Captions
 from babelclip.errors import BabelclipError
-from babelclip.files import atomic_path
 from babelclip.models.clip import Clip
 from babelclip.models.decoding import decoder_pool
 from babelclip.store import EmbeddingStore
@@ -32,7 +31,7 @@ from babelclip.train.pair_inputs import PairInputs
 from babelclip.train.pair_sources import open_benchmark, open_pairs, open_towers, store_of
 from babelclip.train.processes import Processes, Ranks, WholeBatchLoss, connect
 from babelclip.train.recall import Benchmark, recall_of
-from babelclip.train.recipe import Recipe, recipe_to_dict, to_toml
+from babelclip.train.recipe import Recipe, recipe_to_dict, write_recipe
 from babelclip.train.tar_batches import TarBatches, check_streaming
 from babelclip.train.tar_shards import TarShards
 from babelclip.train.towers import Pair, is_locked, trained_parameters
@@ -114,8 +113,7 @@ def train_contrastive(
             check_independent_rows(pair)
         recall = None if benchmark is None else recall_of(benchmark, clip, pair, recipe, image_features, progress)
         if processes.writes:
-            with atomic_path(out / "recipe.toml") as temporary:
-                temporary.write_text(to_toml(recipe), encoding="utf-8")
+            write_recipe(recipe, out)
         content = recipe_to_dict(recipe)
         towers = {key: value for key, value in content["towers"].items() if key.split("_")[-1] not in _PLACES}
         result = loop.run(
@@ -333,6 +331,6 @@ def _check_best(recipe: Recipe, benchmark: Benchmark | None) -> None:
     best = recipe.train.best_metric or "R@1"
     if benchmark is not None and "R@" in best and recipe.train.best_is == "lowest":
         raise BabelclipError(
-            f'A benchmark measures {best}, of which more is better, but train.best_is = "lowest": set best_is = '
-            '"highest" in [train], or best_metric to a figure that falls.'
+            f'A benchmark measures {best}, which is better where it is higher, but train.best_is = "lowest": set '
+            'best_is = "highest" in [train], or best_metric to a figure that falls.'
         )

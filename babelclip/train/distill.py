@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from babelclip.data.captions import Captions
 from babelclip.data.mixer import Mixer
 from babelclip.errors import BabelclipError
-from babelclip.files import atomic_path
 from babelclip.models.text import TextEncoder
 from babelclip.train import fidelity, loop, losses
 from babelclip.train.device import training_device, versions
@@ -31,7 +30,7 @@ from babelclip.train.frozen import FrozenStates, UpperLayers, can_cut
 from babelclip.train.live import Targets
 from babelclip.train.mix_batches import Counts
 from babelclip.train.recall import SeenBenchmark
-from babelclip.train.recipe import Recipe, recipe_to_dict, to_toml
+from babelclip.train.recipe import Recipe, recipe_to_dict, write_recipe
 from babelclip.train.state import newest
 from babelclip.train.text_batches import Batch
 from babelclip.train.texts import Inputs, TokenTable
@@ -140,9 +139,7 @@ def _run(
 ) -> DistillResult:
     processes = loop.connect(recipe.train)
     if processes.writes:
-        out.mkdir(parents=True, exist_ok=True)
-        with atomic_path(out / "recipe.toml") as temporary:
-            temporary.write_text(to_toml(recipe), encoding="utf-8")
+        write_recipe(recipe, out)
     settings = data.settings()
     last = loop.counted_in_steps(settings, data.batches).steps
     reader = _reader(student, recipe, last, data.keeps_states, out, progress)

@@ -71,7 +71,7 @@ def sweep(
         start: the same tensors before.
         alphas: shares to try; none = 1, the tuned weights.
         score: measures the model as it is, on held-out pictures.
-        metric: the figure of which more is better.
+        metric: a figure that is better where it is higher.
         known: share -> figures that were measured before, as those of 0 and 1 often are.
 
     Raises:

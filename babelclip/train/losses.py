@@ -55,15 +55,6 @@ def cosine(student: Tensor, targets: Tensor) -> Tensor:
     return (1 - functional.cosine_similarity(student, targets, dim=-1)).mean()
 
 
-def mse_cosine(student: Tensor, targets: Tensor, mse_weight: float = 1.0, cosine_weight: float = 1.0) -> Tensor:
-    """Returns `mse_weight` * `mse` + `cosine_weight` * `cosine` of rows (N, D), not normalised.
-
-    Raises:
-        BabelclipError: the shapes differ.
-    """
-    return mse_weight * mse(student, targets) + cosine_weight * cosine(student, targets)
-
-
 def infonce(
     student: Tensor,
     targets: Tensor,

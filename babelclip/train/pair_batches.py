@@ -1,4 +1,4 @@
-"""Batches of captions with their pictures, and who belongs to whom.
+"""Batches of captions with their pictures, and which captions fit which pictures.
 
 The order follows from (seed, epoch); batches are of nearly equal size, because a small one is a much easier task, and
 not sorted by length, because alike lengths would make the negatives alike.

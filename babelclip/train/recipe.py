@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from babelclip.errors import BabelclipError, did_you_mean
+from babelclip.files import atomic_path
 from babelclip.storage import local
 from babelclip.train.recipe_checks import check_recipe
 from babelclip.train.settings import check_limits, checked, kind_name, parsed, toml
@@ -220,7 +221,7 @@ class Classify:
     )
     rank: int = _setting(8, "of lora", least=1)
     interpolate: tuple[float, ...] = _setting(
-        (), "shares of the tuned weights, 0 to 1, of which validation chooses; empty = tuned as it is", least=0.0
+        (), "shares of the tuned weights, 0 to 1, between which validation chooses; empty = tuned as it is", least=0.0
     )
 
 
@@ -480,3 +481,10 @@ def _stages(tables: Any) -> tuple[Stage, ...]:
                 )
         stages.append(Stage(name, {section: dict(values) for section, values in overridden.items()}))
     return tuple(stages)
+
+
+def write_recipe(recipe: Recipe, out: Path) -> None:
+    """Writes the resolved recipe as `recipe.toml` into the folder of a run, which is made where it is missing."""
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out / "recipe.toml") as temporary:
+        temporary.write_text(to_toml(recipe), encoding="utf-8")

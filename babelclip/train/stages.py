@@ -54,7 +54,7 @@ def run_stages(recipe: Recipe, out: Path | str, train_one: TrainOne, *, resume: 
     processes = connect(recipe.train)
     if len(processes.leaders(out).ranks) > 1:
         raise BabelclipError(
-            f"The recipe has {len(stages)} stages, of which each loads the model that the one before has left, but the "
+            f"The recipe has {len(stages)} stages, each of which loads the model that the one before left, but the "
             f"machines of this run see different disks at {out}. Give --out a folder that all of them share, or train "
             "stage by stage."
         )

@@ -25,14 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from babelclip.errors import BabelclipError
-from babelclip.files import atomic_path
 from babelclip.models.clip import Clip
 from babelclip.models.text import TextEncoder
 from babelclip.train import loop, losses
 from babelclip.train.batches import even_batches
 from babelclip.train.device import training_device, versions
 from babelclip.train.pairs import HIGHEST_SCORE, LABELS, NliPairs, ScoredPairs, read_nli, read_scored
-from babelclip.train.recipe import Recipe, recipe_to_dict, to_toml
+from babelclip.train.recipe import Recipe, recipe_to_dict, write_recipe
 from babelclip.train.recipe_checks import needed
 from babelclip.train.sentences import Sentences, distinct_sentences, own_space
 from babelclip.train.similarity import Similarity
@@ -88,7 +87,7 @@ def sts(recipe: Recipe, out: Path | str, *, resume: bool = False, progress: bool
     """
     out = Path(out)
     clip = open_student(needed(recipe.student.model, "student.model"))
-    student = with_pooling(clip._text_tower(), recipe.student.pooling)
+    student = with_pooling(clip.text_tower(), recipe.student.pooling)
     paths = needed(recipe.sts.pairs, "sts.pairs")
     validation = read_scored(*recipe.sts.validation) if recipe.sts.validation else None
     how: dict[str, Any] = {"validation": validation, "resume": resume, "progress": progress}
@@ -301,9 +300,7 @@ def _run(
         parameters = {f"student.{name}": parameter for name, parameter in parameters.items()}
         parameters |= {name: p for name, p in model.named_parameters() if not name.startswith("student.")}
     validate = None if validation is None else _validation(student, model, validation, recipe)
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out / "recipe.toml") as temporary:
-        temporary.write_text(to_toml(recipe), encoding="utf-8")
+    write_recipe(recipe, out)
     run = loop.run(
         model,
         step_loss,

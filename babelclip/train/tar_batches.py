@@ -83,7 +83,6 @@ class TarBatches:
         self._opened: set[int] = set()
         self._asked: set[tuple[int, int]] = set()
         self.unreadable = Unreadable(recipe.data.strict)
-        self._order: ShardOrder = self.plan(0)
         self._after: dict[int, int] = {}
         self._tokens_each = self._mean_tokens()
         _, size, lanes, window = self._settings

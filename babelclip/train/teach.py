@@ -173,7 +173,7 @@ class Projection:
 
 
 def _put_together(student: Clip, targets: Targets, whole: Clip | None, languages: tuple[str, ...], name: str) -> Clip:
-    text = student._text_tower()
+    text = student.text_tower()
     if whole is not None and targets.target == "pooled":
         clip = assemble(text, whole, languages=languages, name=name)
     else:

@@ -39,14 +39,14 @@ from torch import Tensor, nn
 
 from babelclip.data.sources import open_captions
 from babelclip.errors import BabelclipError
-from babelclip.files import atomic_path, write_json
+from babelclip.files import write_json
 from babelclip.models.clip import Clip
 from babelclip.models.text import TextEncoder
 from babelclip.train import loop, losses
 from babelclip.train.batches import even_batches
 from babelclip.train.device import training_device, versions
 from babelclip.train.pairs import ScoredPairs, read_scored
-from babelclip.train.recipe import Recipe, recipe_to_dict, to_toml
+from babelclip.train.recipe import Recipe, recipe_to_dict, write_recipe
 from babelclip.train.recipe_checks import needed
 from babelclip.train.sentences import Sentences, distinct_sentences, own_space
 from babelclip.train.similarity import Similarity
@@ -153,9 +153,7 @@ def train_tension(
     data = _data(sentences, recipe, batch_size)
     parameters = _parameters(model, recipe)
     judge = None if validation is None else _judge(model, validation, recipe)
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out / "recipe.toml") as temporary:
-        temporary.write_text(to_toml(recipe), encoding="utf-8")
+    write_recipe(recipe, out)
     in_batch = recipe.tension.variant == "in_batch"
     run = loop.run(
         model,

@@ -79,13 +79,6 @@ def test_cosine_equals_the_plain_loop_and_its_closed_forms():
     assert losses.cosine(-targets, targets).item() == pytest.approx(2)
 
 
-def test_mse_cosine_weighs_its_terms():
-    student, targets = pair()
-    mixed = losses.mse_cosine(student, targets, 2.0, 0.25)
-    apart = 2 * losses.mse(student, targets) + 0.25 * losses.cosine(student, targets)
-    assert mixed.item() == pytest.approx(apart.item())
-
-
 @pytest.mark.parametrize("same", [None, SAME])
 def test_infonce_equals_the_plain_loop(same: torch.Tensor | None):
     student, targets = pair()
@@ -178,7 +171,6 @@ ALL = {
     "mse": losses.mse,
     "mse_sum": losses.mse_sum,
     "cosine": losses.cosine,
-    "mse_cosine": losses.mse_cosine,
     "infonce": losses.infonce,
     "clip": lambda a, b: losses.clip_loss(a, b, 10.0, SAME),
     "sigmoid": lambda a, b: losses.sigmoid_loss(a, b, 10.0, -10.0, SAME),
@@ -194,7 +186,7 @@ def test_gradients_are_right_and_finite(name: str):
     assert zeros.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["mse", "mse_sum", "cosine", "mse_cosine", "infonce"])
+@pytest.mark.parametrize("name", ["mse", "mse_sum", "cosine", "infonce"])
 def test_the_order_of_the_batch_does_not_matter(name: str):
     student, targets = pair()
     places = torch.tensor([3, 1, 5, 0, 2, 4])
