@@ -14,7 +14,7 @@ _WINDOW_SECONDS, _WINDOW_STEPS = 60.0, 8
 
 
 class Advance(Protocol):
-    """Moves a bar by `n` items, of which `done` were worked on (None: all); items already there cost no time."""
+    """Moves a bar by `n` items. `done` of them were worked on (None: all); the others were there and cost no time."""
 
     def __call__(self, n: int, done: int | None = None) -> None:
         """Takes `n` items more."""
@@ -123,7 +123,7 @@ class Speed:
     """Items a second over the last steps. What passes before the first work (found done already) does not count."""
 
     def __init__(self) -> None:
-        self._steps: deque[tuple[float, int, int]] = deque()  # seconds, items, of which worked on
+        self._steps: deque[tuple[float, int, int]] = deque()  # seconds, items, how many of these were worked on
         self._last = time.monotonic()
         self._lock = threading.Lock()  # lanes of one model move the same bar
 

@@ -19,7 +19,7 @@ def compare(
     url: str = typer.Argument(..., metavar="NAME.lance", help="A collection that `babelclip index` made."),
     query: str = typer.Argument(..., metavar="QUERY", help="What to look for."),
     query_lang: str = typer.Option("en", "--query-lang", help="Language of QUERY, which the others are compared with."),
-    lang: str = typer.Option("all", "--lang", help="Languages to compare, for example sv,de; all that are to be had."),
+    lang: str = typer.Option("all", "--lang", help="Languages to compare, for example sv,de; all that there are."),
     told: list[str] = typer.Option([], "--as", metavar="LANG=TEXT", help="A translation; may be repeated."),
     captions: Path | None = typer.Option(None, "--captions", help="Table of captions with translations of QUERY."),
     engine: str = typer.Option("", "--engine", help="Translate by opus, nllb or apertium."),

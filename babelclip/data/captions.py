@@ -12,10 +12,10 @@
 The name on the left wins. Upper and lower case are the same, other columns are not looked at. A row that cannot be
 used is left out and counted in `Captions.skipped` under its reason; with `strict=True` the first one is an error.
 
-Entry points: `read_captions` (Parquet, JSONL, CSV, TSV, each also .gz), `read_moses`, `read_lines`,
-`Captions.from_columns`, `write_captions`, `write_parts`; every other kind of source, and those larger than memory, are
-opened by `babelclip.data.sources`.
-The formats themselves are the matter of `babelclip.data.tables`.
+Entry points: `read_captions` (Parquet, JSONL, CSV, TSV, each also .gz), `read_lines`, `Captions.from_columns`,
+`write_captions`, `write_parts`; every other kind of source, and those larger than memory, are opened by
+`babelclip.data.sources`.
+`babelclip.data.tables` reads and writes the formats themselves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import contextlib
 import dataclasses
 import functools
 import gzip
-import itertools
 import json
 import logging
 import unicodedata
@@ -72,7 +71,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Captions:
-    """N captions. Made by `read_captions`, `read_moses`, `read_lines` or `from_columns`.
+    """N captions. Made by `sources.read_all`, `read_captions`, `read_lines` or `from_columns`.
 
     Attributes:
         table: N rows with the columns of `SCHEMA`, all strings; ids are distinct, texts are not empty, languages are
@@ -246,47 +245,6 @@ def read_lines(path: Path | str, lang: str, strict: bool = False) -> Captions:
     for number, text in enumerate(tables.read_plain_lines(Path(path)), 1):
         collector.add(number, number - 1, (f"{lang}-{number}", text))
     return _captions(collector.table(("id", "text")), lang, strict)
-
-
-def read_moses(
-    source: Path | str, target: Path | str, lang: str, source_lang: str = "en", strict: bool = False
-) -> Captions:
-    """Returns the target texts of two aligned files; their `source_id` is the id that `read_lines(source)` gives.
-
-    So line 12 of corpus.en and corpus.sv gives id `sv-12` with source_id `en-12`. A pair is left out as a whole.
-
-    Raises:
-        UnknownLanguageError: a language is not known.
-        BabelclipError: the files differ in their number of lines; otherwise as `read_captions`.
-    """
-    lang, source_lang = languages.normalize(lang), languages.normalize(source_lang)
-    return _captions(next(moses_tables(source, target, lang, source_lang, None)), lang, strict)
-
-
-def moses_tables(
-    source: Path | str, target: Path | str, lang: str, source_lang: str, rows: int | None
-) -> Iterator[RawTable]:
-    """Yields the rows of two aligned files in parts of `rows` lines; None: in one."""
-    names = ("id", "source_id", "text")
-    collector = tables.RowCollector(str(target), names)
-    lines = [0, 0]
-    pairs = itertools.zip_longest(tables.iter_plain_lines(Path(source)), tables.iter_plain_lines(Path(target)))
-    for number, (original, text) in enumerate(pairs, 1):
-        lines = [lines[0] + (original is not None), lines[1] + (text is not None)]
-        if original is None or text is None:
-            continue  # only the number of lines is still of interest
-        problem = None if tables.is_utf8(original) else tables.NOT_UTF8
-        if problem is None and not original.strip():
-            problem = EMPTY_SOURCE
-        collector.add(number, number - 1, (f"{lang}-{number}", f"{source_lang}-{number}", text), problem)
-        if rows and number % rows == 0:
-            yield collector.table(names)
-    if lines[0] != lines[1]:
-        raise BabelclipError(
-            f"{source} has {lines[0]} lines and {target} has {lines[1]}. Aligned files have equally many, "
-            "line n of one being the translation of line n of the other: take both from the same release."
-        )
-    yield collector.table(names)
 
 
 def write_captions(captions: Captions, path: Path | str) -> None:
@@ -467,7 +425,7 @@ def _check_distinct_ids(ids: pa.ChunkedArray, source: str) -> None:
 
 
 def raise_nothing_left(source: str, skipped: Mapping[str, int], unknown: dict[str, str]) -> NoReturn:
-    """Raises the error for a source of which no row can be used."""
+    """Raises the error for a source without a usable row."""
     counts = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it has no rows"
     cure = "check the file"
     if NO_LANGUAGE in skipped:

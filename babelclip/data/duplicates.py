@@ -50,7 +50,7 @@ def _keys(part: Captions) -> npt.NDArray[np.uint64]:
 
 
 class _Seen:
-    """A growing set of numbers, as sorted runs of which each is at least twice as long as the next."""
+    """A growing set of numbers, as sorted runs, each at least twice as long as the next."""
 
     def __init__(self) -> None:
         self._runs: list[npt.NDArray[np.uint64]] = []

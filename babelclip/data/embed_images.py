@@ -4,8 +4,8 @@ The vectors are keyed by the picture's name as captions have it in their column 
 vector. Pictures are taken in blocks of the order in which they come, and a block becomes one shard; a run that was
 stopped goes on at the first block that is not whole, with the same pictures in it, and ends with the same bytes.
 
-A picture that cannot be read is left out, counted and named; it is tried again by the next run, in a block of which
-nothing else is left to do. What is done to one block, and what stands beside the vectors: `embed_blocks`.
+A picture that cannot be read is left out, counted and named. The next run tries it again, in a block where nothing else
+is left to do. What is done to one block, and what stands beside the vectors: `embed_blocks`.
 """
 
 from __future__ import annotations
@@ -293,7 +293,4 @@ def image_tower(clip: Clip) -> ImageEncoder:
     Raises:
         BabelclipError: it has none.
     """
-    if clip.image is None:
-        clip.encode_image([])  # raises the error that says which tower is missing
-    assert clip.image is not None
-    return clip.image
+    return clip.image_tower()

@@ -26,15 +26,13 @@ def picture_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in formats.items() if name in Image.OPEN and name not in _WITHOUT_DECODER)
 
 
-def list_pictures(folder: Path | str, recursive: bool = True, skip: str | None = None) -> list[Path]:
-    """Returns the paths of all pictures in `folder`, sorted; by their names alone, so some may not decode.
+def list_pictures(folder: Path | str) -> list[Path]:
+    """Returns the paths of all pictures in `folder` and below, sorted; by their names alone, so some may not decode.
 
     Hidden files and folders (names that begin with a dot) are left out; links to folders are not followed.
 
     Args:
         folder: where to look; it may be hidden itself.
-        recursive: whether to look into its folders too.
-        skip: name of a folder to leave out, such as the one that caches vectors.
 
     Raises:
         BabelclipError: the folder is missing, is a file, or has no pictures.
@@ -45,7 +43,7 @@ def list_pictures(folder: Path | str, recursive: bool = True, skip: str | None =
         raise BabelclipError(f"{folder} {what}, and pictures are read from a folder: give a folder that has pictures.")
     pictures = []
     for here, folders, files in os.walk(folder, onerror=_report):
-        folders[:] = [name for name in folders if recursive and not name.startswith(".") and name != skip]
+        folders[:] = [name for name in folders if not name.startswith(".")]
         pictures += [
             Path(here, name)
             for name in files
@@ -53,8 +51,8 @@ def list_pictures(folder: Path | str, recursive: bool = True, skip: str | None =
         ]
     if not pictures:
         raise BabelclipError(
-            f"{folder} holds no pictures{'' if recursive else ' (its folders were not searched)'}. Pictures are files "
-            f"ending in {', '.join(s for s in ('.jpg', '.png', '.webp', '.gif') if s in picture_suffixes())} or "
+            f"{folder} holds no pictures. Pictures are files ending in "
+            f"{', '.join(s for s in ('.jpg', '.png', '.webp', '.gif') if s in picture_suffixes())} or "
             "another format of Pillow, and not hidden: give a folder that has some."
         )
     return sorted(pictures)

@@ -1,27 +1,22 @@
-"""Caption files larger than memory: the captions of `read_captions` and `read_moses`, part by part.
+"""Captions larger than memory, part by part: what `sources.open_captions` does with the tables that readers give.
 
-What a row must be, what is left out and every error are those of the whole readers (`babelclip.data.captions`), with
-three differences that come from not looking ahead. Ids are compared within a part; across parts that is the matter of
-whoever keeps them (`embed_captions` does). A column of JSONL that gives the id or the text must be there from the first
-part on. And an error is met where it lies: the parts before it have been given out by then.
+What a row must be, what is left out and every error are those of `babelclip.data.captions`, with three differences that
+come from not looking ahead. Ids are compared within a part; who keeps them compares them across parts
+(`embed_captions` does). A column of JSONL that gives the id or the text must be there from the first part on. And an
+error is met where it lies: the parts before it have been given out by then.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from babelclip import languages
-from babelclip.data import tables
 from babelclip.data.captions import (
-    COLUMN_NAMES,
     OTHER_LANGUAGE,
     Captions,
-    moses_tables,
     named_columns,
     raise_nothing_left,
     usable_rows,
@@ -34,65 +29,13 @@ from babelclip.errors import BabelclipError
 ROWS = 16384
 
 
-def iter_captions(
-    path: Path | str,
-    lang: str | None = None,
-    strict: bool = False,
-    *,
-    only: str | Iterable[str] | None = None,
-    rows: int = ROWS,
-) -> Iterator[Captions]:
-    """Yields the captions of a Parquet, JSONL, CSV or TSV file, each also gzipped, in file order.
-
-    Args:
-        path: the file; CSV and TSV need a header row.
-        lang: language of the rows that name none.
-        strict: whether the first row that cannot be used is an error.
-        only: keep these languages; the other rows are counted in `skipped`.
-        rows: rows of the file in a part. A part has as many captions or fewer, perhaps none, and counts the rest.
-
-    Raises:
-        UnknownLanguageError: `lang` or one of `only` is not known.
-        BabelclipError: as `read_captions`, and where the column for text or id changes on the way.
-    """
-    tables.check_file(Path(path))
-    wanted = (
-        None if only is None else [languages.normalize(code) for code in ([only] if isinstance(only, str) else only)]
-    )
-    default = None if lang is None else languages.normalize(lang)
-    return usable_parts(
-        one_naming(tables.iter_table(Path(path), COLUMN_NAMES, positive(rows))), default, strict, wanted
-    )
-
-
-def iter_moses(
-    source: Path | str,
-    target: Path | str,
-    lang: str,
-    source_lang: str = "en",
-    strict: bool = False,
-    *,
-    rows: int = ROWS,
-) -> Iterator[Captions]:
-    """Yields the captions that `read_moses` returns for two aligned files, in parts of `rows` lines.
-
-    Raises:
-        UnknownLanguageError: a language is not known.
-        BabelclipError: as `read_moses`; files of different length are found out at the end of the shorter one.
-    """
-    for path in (source, target):
-        tables.check_file(Path(path))
-    lang, source_lang = languages.normalize(lang), languages.normalize(source_lang)
-    return usable_parts(moses_tables(source, target, lang, source_lang, positive(rows)), lang, strict, None)
-
-
 def usable_parts(
     parts: Iterator[RawTable], default_lang: str | None, strict: bool, only: list[str] | None
 ) -> Iterator[Captions]:
-    """Yields the usable rows of each table; codes are BCP-47 already.
+    """Yields the usable rows of each table; `default_lang` and `only` are BCP-47 already.
 
     Raises:
-        BabelclipError: as `iter_captions`; that no row can be used, at the end.
+        BabelclipError: as `read_captions`; that no row can be used, at the end.
     """
     source, usable = "", 0
     skipped: Counter[str] = Counter()
@@ -125,7 +68,7 @@ def _in_languages(captions: Captions, only: list[str]) -> Captions:
 
 
 def one_naming(parts: Iterator[RawTable]) -> Iterator[RawTable]:
-    """Yields `parts`, all of which take text and id from the same columns.
+    """Yields `parts`; all take text and id from the same columns.
 
     Raises:
         BabelclipError: a later part names another column; rows already given out would have been read otherwise.

@@ -96,7 +96,7 @@ def publish_store(
             folder that `translate` wrote), or captions in memory, or several of either. None: ids and vectors alone.
         folder: a new or empty folder; one that an equal call has finished is left as it is.
         licence: of the captions and vectors together, for example `cc-by-4.0`; there is no default on purpose.
-        attribution: whom the licence asks to name, one line each.
+        attribution: those that the licence asks to name, one line each.
         name: what the card calls the data set; the name of the folder if empty.
         teacher_revision: commit of the weights that made the vectors.
         about: a paragraph for the card, in Markdown: where the captions come from, how they were translated.

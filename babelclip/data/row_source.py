@@ -238,7 +238,7 @@ def _bytes_of(values: pa.LargeStringArray) -> tuple[npt.NDArray[np.int64], memor
 
 
 def _mapped(folder: Path, rows: int, size: int) -> pa.LargeStringArray:
-    """Returns the values of a language, of which nothing is read yet."""
+    """Returns the values of a language as a map of the file; nothing of it is read yet."""
     count = rows * len(COLUMNS)
     buffers = []
     for path, expected in ((folder / "rows.offsets", 8 * (count + 1)), (folder / "rows.bytes", size)):

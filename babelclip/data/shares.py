@@ -80,7 +80,7 @@ def group_shares(
 
 
 def language_factors(given: Mapping[str, float], there: set[str]) -> dict[str, float]:
-    """Returns factors on languages by canonical code, of which `there` are the ones with rows.
+    """Returns factors on languages by canonical code; `there` are the languages with rows.
 
     Raises:
         UnknownLanguageError: a code is not known.

@@ -1,6 +1,6 @@
 """Tables of text as they come from files: columns of strings, and what could not be read with its line.
 
-One reader per format gives a `RawTable`; what the columns mean is the matter of `babelclip.data.captions`.
+One reader per format gives a `RawTable`; what the columns mean is said by `babelclip.data.captions`.
 
 * **JSONL**: one object a line. **CSV**: RFC 4180 with a header row; quoted values may span lines. **TSV**: a header
   row, and no quoting: a quotation mark is a character like any other. **Parquet**: columns of text or whole numbers.
@@ -74,7 +74,7 @@ class RawTable:
 
 
 def file_format(path: Path) -> str:
-    """Returns which of `FORMATS` the name of `path` tells, `.gz` set aside.
+    """Returns which of `FORMATS` the name of `path` tells, with or without `.gz`.
 
     Raises:
         BabelclipError: it tells another or none.
@@ -84,7 +84,7 @@ def file_format(path: Path) -> str:
     if suffix not in FORMATS:
         raise BabelclipError(
             f"{path} has the ending {suffix!r}. Captions are kept in {', '.join(FORMATS)}: convert the file or rename "
-            "it; one text a line is read by read_lines and read_moses."
+            "it; one text a line is read as train.sv or moses:train.en,train.sv (docs/formats.md)."
         )
     return suffix
 
@@ -258,7 +258,7 @@ def _json_object(line: str) -> tuple[dict[str, Any], str | None]:
     """Returns (the object in a line, problem)."""
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return {}, BLANK if not line.strip() else NOT_OBJECT if is_utf8(line) else NOT_UTF8
     return (row, None) if isinstance(row, dict) else ({}, NOT_OBJECT)
 

@@ -165,18 +165,6 @@ def average_precision(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> float:
     return Ranked.of(np.asarray(scores), np.asarray(relevant).astype(bool)).average_precision()
 
 
-def voc07_average_precision(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> float:
-    """Returns the 11-point average precision of PASCAL VOC 2007.
-
-    It is the mean over the recalls 0, 0.1, ..., 1 of the highest precision at that recall or a higher one.
-
-    Args:
-        scores: (N,).
-        relevant: (N,) bool.
-    """
-    return Ranked.of(np.asarray(scores), np.asarray(relevant).astype(bool)).voc07()
-
-
 @dataclass(frozen=True)
 class Ranked:
     """The items of one class by falling score: sorted once, measured with any weights.
@@ -211,7 +199,10 @@ class Ranked:
         return float((positive * found / np.maximum(seen, 1e-12)).sum() / total)
 
     def voc07(self) -> float:
-        """Returns the 11-point average precision."""
+        """Returns the 11-point average precision of PASCAL VOC 2007.
+
+        It is the mean over the recalls 0, 0.1, ..., 1 of the highest precision at that recall or a higher one.
+        """
         total = int(self.relevant.sum())
         if not total:
             return 0.0

@@ -28,7 +28,7 @@ def leak_notes(model: str, dataset: str) -> tuple[str, ...]:
     notes = []
     for leak in _leaks():
         families = leak.get("families")
-        # A note without families is for models of one's own, of which no card tells what they were trained on.
+        # A note without families is for a model without card: nothing tells what it was trained on.
         concerned = card is None if families is None else card is not None and card.family in families
         if concerned and key in leak["benchmarks"]:
             notes.append(f"{leak['note']} ({leak['source']})")

@@ -5,7 +5,6 @@ Entry points: `write_results`, `read_results`, `markdown_table`, `table_values`.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,6 @@ class Table:
         rows: labels of the models.
         columns: language codes, then the names of the means.
         values: one list a row; the metric as measured, a fraction and not a percentage.
-        n_languages: how many of the columns are languages.
         untaught: the language columns that carry the mark.
         metric: name of the metric, for captions.
     """
@@ -37,7 +35,6 @@ class Table:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     values: tuple[tuple[float | None, ...], ...]
-    n_languages: int
     untaught: frozenset[str]
     metric: str
 
@@ -146,7 +143,7 @@ def table_values(
         for model in labels
     )
     untaught = frozenset() if taught is None else frozenset(c for c in codes if not language_codes.covers(taught, c))
-    return Table(tuple(labels.values()), (*codes, *groups), values, len(codes), untaught, metric)
+    return Table(tuple(labels.values()), (*codes, *groups), values, untaught, metric)
 
 
 def markdown_table(
@@ -180,41 +177,6 @@ def markdown_table(
     if table.untaught:
         lines += ["", f"\\{UNTAUGHT_MARK} a language without training text: what it reaches is transfer."]
     return "\n".join(lines) + "\n"
-
-
-def html_table(results: Sequence[Result], *, percent: bool = True, row_header: str = "model", **choices: Any) -> str:
-    """Returns the same table as HTML without styles; cells carry the classes `best`, `untaught`, `mean`."""
-    table = table_values(results, **choices)
-
-    def classes(column: int, value: float | None = None) -> str:
-        best = table.best(column)
-        names = [
-            name
-            for name, holds in (
-                ("untaught", table.columns[column] in table.untaught),
-                ("mean", column >= table.n_languages),
-                ("best", value is not None and best is not None and round(value, 3) >= best),
-            )
-            if holds
-        ]
-        return f' class="{" ".join(names)}"' if names else ""
-
-    def title(column: int) -> str:
-        code = table.columns[column]
-        return f' title="{html.escape(language_codes.name(code))}"' if column < table.n_languages else ""
-
-    head = "".join(
-        f'<th scope="col"{classes(i)}{title(i)}>{html.escape(table.header(column))}</th>'
-        for i, column in enumerate(table.columns)
-    )
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(label)}</th>'
-        + "".join(f"<td{classes(i, value)}>{_figure(value, percent)}</td>" for i, value in enumerate(values))
-        + "</tr>\n"
-        for label, values in zip(table.rows, table.values, strict=True)
-    )
-    head = f'<tr><th scope="col">{html.escape(row_header)}</th>{head}</tr>'
-    return f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}</tbody>\n</table>\n"
 
 
 def _cells(results: Sequence[Result], metric: str) -> dict[tuple[str, str], float]:

@@ -15,7 +15,7 @@ from babelclip.models.clip import Clip
 Encode = Callable[[Sequence[str]], npt.NDArray[np.floating[Any]]]
 
 
-def encoder_in(model: Any, lang: str, *, progress: bool = False) -> Encode:
+def encoder_in(model: Any, lang: str) -> Encode:
     """Returns what encodes texts of one language to vectors (N, D) float32, rows L2-normalised.
 
     Models whose first token names the language (NLLB-CLIP) are told it. A language that the model does not declare
@@ -24,11 +24,10 @@ def encoder_in(model: Any, lang: str, *, progress: bool = False) -> Encode:
     Args:
         model: a `Clip`, or anything with `encode_text(texts)`.
         lang: BCP-47 code.
-        progress: show a bar on stderr; for a `Clip` only.
     """
     if isinstance(model, Clip) and model.text is not None:
         tower = model.text
-        return lambda texts: tower.encode(list(texts), lang=lang, progress=progress)
+        return lambda texts: tower.encode(list(texts), lang=lang)
     return lambda texts: np.asarray(model.encode_text(list(texts)))
 
 

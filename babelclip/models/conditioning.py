@@ -125,7 +125,7 @@ def encode_tokens(
     rule = replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     transform = _transform(text, rule)
     texts = [texts] if isinstance(texts, str) else list(texts)
-    # Backbones cannot run on nothing: an empty list is one empty text of which no row is kept.
+    # Backbones cannot run on nothing: an empty list is run as one empty text, and its row is dropped.
     rows = [_cut(ids, rule.length, text) for ids in text.tokenize(texts or [""])]
     input_ids, mask = text.pad(rows)
     if isinstance(rule.length, int):

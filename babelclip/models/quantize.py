@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -200,12 +199,10 @@ def fidelity(exact: np.ndarray, rounded: np.ndarray) -> dict[str, float]:
     return {"mean_cosine": float(cosines.mean()), "min_cosine": float(cosines.min())}
 
 
-def quantize_clip(clip: Clip, texts: Sequence[str] | None = None) -> dict[str, Any]:
-    """Quantizes the text tower of `clip` in place, measures what it costs, logs and returns that.
+def quantize_clip(clip: Clip) -> dict[str, Any]:
+    """Quantizes the text tower of `clip` in place, measures what it costs on `probe_texts`, logs and returns that.
 
-    Args:
-        clip: its picture tower, if any, stays as it is.
-        texts: what to measure on; None takes `probe_texts`.
+    The picture tower, if there is one, stays as it is.
 
     Returns:
         `dtype`, `texts` (their number), `mean_cosine` and `min_cosine` to the tower before.
@@ -218,7 +215,7 @@ def quantize_clip(clip: Clip, texts: Sequence[str] | None = None) -> dict[str, A
             'dtype="int8" is for the text tower, and this model was loaded without it. Load it with towers="both" or '
             '"text", or with another dtype.'
         )
-    texts = probe_texts() if texts is None else texts
+    texts = probe_texts()
     exact = clip.text.encode(texts)
     measured = {"dtype": "int8", "texts": len(texts), **fidelity(exact, quantize(clip.text).encode(texts))}
     _LOG.info(

@@ -133,7 +133,7 @@ def joined_captions(captions: Sequence[Any]) -> str | None:
 
 
 def iter_rows(file: Path, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a table with the wanted columns that it has, by the names asked for; case is set aside.
+    """Yields the rows of a table with the wanted columns that it has, by the names asked for, in upper or lower case.
 
     Raises:
         BabelclipError: the file is missing, of another format, or damaged.

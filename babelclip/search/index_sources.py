@@ -72,7 +72,7 @@ class Problems:
     Attributes:
         counts: by reason.
         first: name of the first of each reason.
-        incomplete: sources of which a part could not be listed, so that what seems gone may not be.
+        incomplete: sources that could not be listed whole, so that what seems gone may still be there.
     """
 
     def __init__(self) -> None:

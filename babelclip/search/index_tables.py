@@ -146,7 +146,7 @@ def held_pictures(file: Path, rows: Sequence[int], names: Sequence[str]) -> Iter
 def walk_named(file: Path, root: Path, name: str, wanted: Wanted) -> Iterator[Found]:
     """Yields the files below `root` that the rows of a table name, each once, with all captions, in order of names.
 
-    A name that leads out of `root` is counted and not opened: a table from a stranger shall not bring other pictures of
+    A name that leads out of `root` is counted and not opened: a table from a stranger must not bring other pictures of
     this machine into a collection that is then served.
     """
     told: dict[str, Told] = {}

@@ -1,7 +1,7 @@
 """The index of a Lance collection: when there is one, how it is built and measured, and how its table is kept small.
 
 Below 50,000 rows comparing all of them takes 0.1 s and finds everything. Above, IVF_RQ: partitions (sqrt(n)) of
-vectors cut to one bit a number, of which the best candidates are compared by their full vectors. How many partitions
+vectors cut to one bit a number; the best candidates are then compared by their full vectors. How many partitions
 must be read is not a constant but what the recall report finds.
 """
 
@@ -97,7 +97,7 @@ def fragments_of(rows: pa.Table) -> set[int]:
 def rewrite_fragments(table: Any, fragments: list[int]) -> None:
     """Writes the rows of these fragments into new files, so that what was deleted in them is in no file any more.
 
-    Compaction alone leaves a fragment alone of which less than a tenth is deleted.
+    Compaction leaves a fragment as it is where less than a tenth of it is deleted.
     """
     for number in fragments:
         condition = f"_rowaddr >= {number << 32} AND _rowaddr < {(number + 1) << 32}"

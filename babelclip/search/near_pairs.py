@@ -1,4 +1,4 @@
-"""Which pictures are near duplicates of which: equal files, and vectors whose cosine reaches a threshold.
+"""Pairs of near duplicates: pictures with equal files, or with vectors whose cosine reaches a threshold.
 
 Without an index, what is new is compared with every row by matrix products, a block of rows at a time: exact, and at
 the 50,000 rows up to which collections have no index 10^12 operations at most. With an index each new picture asks it

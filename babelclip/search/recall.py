@@ -32,7 +32,7 @@ class Tunable(Collection, Protocol):
 def measured(collection: Tunable, draft: IndexReport, spec: IndexSpec) -> IndexReport:
     """Returns `draft` with the number of probes that reaches the recall asked for, and the recall it has.
 
-    Picture queries are rows of the collection, of which the row itself does not count as found. Text queries are what
+    Picture queries are rows of the collection; a row does not count as found by itself. Text queries are what
     the caller gives: they lie elsewhere in the space than pictures, so their recall is a number of its own. Probes
     double until both kinds reach `target_recall`; where all partitions do not, more candidates are refined.
     """

@@ -65,7 +65,7 @@ class DebianPart:
 
 @dataclass(frozen=True)
 class Found:
-    """Where the files of a part are, or why they are not to be had.
+    """Where the files of a part are, or why they cannot be had.
 
     Attributes:
         part: what was looked for.
@@ -110,7 +110,7 @@ def find_folders(parts: Sequence[DebianPart], cache: Path | None = None, downloa
 
 
 def left_out(found: Iterable[Found]) -> tuple[str, ...]:
-    """Returns one line for each reason why something is not to be had, with what that is and the cure; or nothing."""
+    """Returns one line for each reason why something cannot be had, with what that is and the cure; or nothing."""
     reasons: dict[str, list[DebianPart]] = {}
     for place in found:
         if place.folder is None:

@@ -13,7 +13,7 @@ from babelclip.starter.measure import PictureSet
 
 
 class Query(NamedTuple):
-    """A query, its language and meaning, and the words of which a right picture's English caption holds one."""
+    """A query, its language and meaning, and words: a right picture's English caption holds one of them."""
 
     lang: str
     text: str

@@ -26,7 +26,7 @@ from babelclip.starter.wordnet import WORDNET, Nouns, Synset, read_nouns
 # Sources that are poorer, or empty, without WordNet.
 OF_WORDNET = frozenset({"nouns", "glosses", "composed captions", "dictionaries"})
 _OF_CLASSES = frozenset({"class names", "class prompts", "composed captions", "dictionaries"})
-# Domains of which nouns are taught although WordNet's tagged text never met them.
+# Domains whose nouns are taught although WordNet's tagged text never met them.
 _RARE_TOO = frozenset({"animal", "artifact", "food", "plant"})
 _MOST_RARE = 4000
 # Domains that cannot stand behind "a": "a water".

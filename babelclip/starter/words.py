@@ -192,7 +192,7 @@ def _drawn(keys: Iterable[_Key], most: int | None, seed: int, source: str) -> li
 
 
 def _with_share(weights: np.ndarray, english: np.ndarray, share: float) -> np.ndarray:
-    """Returns weights of the same sum, of which English rows have a given share; unchanged where one side is empty."""
+    """Returns weights of the same sum, where English rows have a given share; unchanged where one side is empty."""
     total, part = weights.sum(), weights[english].sum()
     if not 0 < part < total:
         return weights

@@ -22,7 +22,7 @@ from babelclip.store.layout import split_rows
 
 # Hashes read at once: 2 MiB stay in the cache.
 _BLOCK = 1 << 18
-# The first bits of a hash choose one of 4 million places of a table, of which a question fills 1 in 64 at most.
+# The first bits of a hash choose one of 4 million places of a table; a question fills at most 1 in 64 of them.
 _TABLE_BITS = 22
 
 

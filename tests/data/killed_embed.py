@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoModel  # noqa: F401
 
 from babelclip.data import embed, embed_images
 from babelclip.data.captions import Captions, write_captions
-from babelclip.data.parts import iter_captions
+from babelclip.data.sources import open_captions
 from tests.conftest import draw_shape, make_clip
 from tests.train.killed_run import ended, forked
 
@@ -44,7 +44,7 @@ def run(folder: Path, name: str) -> None:
         return encode(texts, *given, **settings)
 
     clip.text.encode = noted
-    embed.embed_captions(clip, iter_captions(folder / "captions.jsonl", rows=PART), folder / name)
+    embed.embed_captions(clip, open_captions(folder / "captions.jsonl", rows=PART), folder / name)
 
 
 def run_pictures(folder: Path, name: str) -> None:

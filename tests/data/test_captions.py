@@ -15,8 +15,6 @@ from babelclip.data.captions import (
     SCHEMA,
     Captions,
     read_captions,
-    read_lines,
-    read_moses,
     text_key,
     write_captions,
 )
@@ -338,38 +336,6 @@ def test_a_cut_parquet_file_is_an_error_that_names_it(tmp_path):
     path = write(tmp_path / "c.parquet", in_format("parquet")[:-30])
     with pytest.raises(BabelclipError, match=r"not a whole Parquet file"):
         read_captions(path)
-
-
-# -- aligned files ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("ending", ["", ".gz"])
-def test_moses_pairs_point_to_the_lines_of_the_english_file(tmp_path, ending):
-    english = write(tmp_path / f"corpus.en{ending}", b"\xef\xbb\xbftwo dogs\r\na  red ball \r\nsnow")
-    swedish = write(tmp_path / f"corpus.sv{ending}", "två hundar\nen röd boll \nsnö\n")
-    captions = read_moses(english, swedish, "swe")
-    assert captions.texts == ["två hundar", "en röd boll ", "snö"]
-    assert captions.ids == ["sv-1", "sv-2", "sv-3"]
-    sources = read_lines(english, "en")
-    assert sources.texts == ["two dogs", "a  red ball ", "snow"]
-    assert captions.table["source_id"].to_pylist() == sources.ids == ["en-1", "en-2", "en-3"]
-    assert Captions.concat([sources, captions]).langs == ["en"] * 3 + ["sv"] * 3
-
-
-def test_moses_leaves_out_pairs_of_which_one_side_cannot_be_used(tmp_path):
-    english = write(tmp_path / "c.en", b"one\n\nthree\ncaf\xe9\nfive\n")
-    swedish = write(tmp_path / "c.sv", b"ett\ntv\xc3\xa5\n\nfyra\nf\xe4m\n")
-    captions = read_moses(english, swedish, "sv")
-    assert captions.ids == ["sv-1"]
-    assert captions.skipped == {"empty source text": 1, "not UTF-8": 2, "empty text": 1}
-    with pytest.raises(BabelclipError, match=r"c\.sv, line 2: empty source text"):
-        read_moses(english, swedish, "sv", strict=True)
-
-
-def test_moses_files_of_different_length_are_an_error_with_both_counts(tmp_path):
-    english, swedish = write(tmp_path / "c.en", "one\ntwo\n"), write(tmp_path / "c.sv", "ett\n")
-    with pytest.raises(BabelclipError, match=r"c\.en has 2 lines and .*c\.sv has 1\..*same release"):
-        read_moses(english, swedish, "sv")
 
 
 # -- what captions can do --------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from babelclip import progress
 from babelclip.data import embed as module
 from babelclip.data.captions import Captions, write_captions
 from babelclip.data.embed import embed_captions, embed_file
-from babelclip.data.parts import iter_captions
+from babelclip.data.sources import open_captions
 from babelclip.errors import BabelclipError
 from babelclip.store import EmbeddingStore
 from tests.conftest import make_clip
@@ -56,7 +56,7 @@ def test_parts_of_any_size_make_the_same_store(tmp_path, rows):
     captions, clip = make_captions(), make_clip()
     write_captions(captions, tmp_path / "c.jsonl")
     whole = embed_captions(clip, captions, tmp_path / "whole", dtype="float32")
-    store = embed_captions(clip, iter_captions(tmp_path / "c.jsonl", rows=rows), tmp_path / "parts", dtype="float32")
+    store = embed_captions(clip, open_captions(tmp_path / "c.jsonl", rows=rows), tmp_path / "parts", dtype="float32")
     assert store.ids == whole.ids == captions.ids
     assert shard_rows(store) == shard_rows(whole) == [16, 16, 16, 16, 16, 10]
     np.testing.assert_array_equal(store.read(), whole.read())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from babelclip.data.captions import Captions, read_captions, read_lines, read_moses, write_captions, write_parts
+from babelclip.data.captions import Captions, read_captions, read_lines, write_captions, write_parts
 from babelclip.data.duplicates import without_duplicates
 from babelclip.data.sources import FILES, FOLDERS, SPECS, count_captions, image_root, kind_of, open_captions, read_all
 from babelclip.errors import BabelclipError
@@ -57,7 +57,7 @@ def test_aligned_files_give_sources_and_translations_of_any_number_of_languages(
         ("en-1", None), ("sv-1", "en-1"), ("de-1", "en-1"), ("en-3", None), ("de-3", "en-3"),
     ]  # fmt: skip
     assert skipped == {"empty source text": 3, "empty text": 1}
-    assert ids_of(f"moses:{english},{swedish}", only="sv") == read_moses(english, swedish, "sv").ids
+    assert ids_of(f"moses:{english},{swedish}", only="sv") == ["sv-1"]
     assert count_captions(f"moses:{english},{german}") == 6
     assert count_captions(f"moses:{english},{swedish}") is None
     write(swedish, "ett\n")
@@ -67,6 +67,30 @@ def test_aligned_files_give_sources_and_translations_of_any_number_of_languages(
         read_all(f"moses:{english},{english}")
     other = write(tmp_path / "c.txt", "a\nb\nc\n")
     assert ids_of(f"moses:{english},{other}", lang="fi")[:2] == ["en-1", "fi-1"]
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_aligned_lines_point_to_the_lines_of_their_source(tmp_path, ending):
+    english = write(tmp_path / f"corpus.en{ending}", b"\xef\xbb\xbftwo dogs\r\na  red ball \r\nsnow")
+    swedish = write(tmp_path / f"corpus.sv{ending}", "två hundar\nen röd boll \nsnö\n")
+    captions = read_all(f"moses:{english},{swedish}")
+    sources, translations = captions.select("en"), captions.select("sv")
+    assert translations.texts == ["två hundar", "en röd boll ", "snö"]
+    assert translations.ids == ["sv-1", "sv-2", "sv-3"]
+    assert sources.texts == read_lines(english, "en").texts == ["two dogs", "a  red ball ", "snow"]
+    assert sources.ids == read_lines(english, "en").ids == ["en-1", "en-2", "en-3"]
+    assert translations.table["source_id"].to_pylist() == sources.ids
+    assert len(captions) == 6
+
+
+def test_aligned_lines_whose_source_cannot_be_used_are_left_out_with_it(tmp_path):
+    english = write(tmp_path / "c.en", b"one\n\nthree\ncaf\xe9\nfive\n")
+    swedish = write(tmp_path / "c.sv", b"ett\ntv\xc3\xa5\n\nfyra\nf\xe4m\n")
+    captions = read_all(f"moses:{english},{swedish}")
+    assert captions.ids == ["en-1", "sv-1", "en-3", "en-5"]
+    assert captions.skipped == {"empty source text": 2, "not UTF-8": 3, "empty text": 1}
+    with pytest.raises(BabelclipError, match=r"c\.sv, line 2: empty source text"):
+        read_all(f"moses:{english},{swedish}", strict=True)
 
 
 def test_parts_of_a_folder_are_one_table_numbered_through(tmp_path):

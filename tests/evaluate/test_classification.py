@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from babelclip.errors import BabelclipError
 from babelclip.evaluate.classification import (
+    Ranked,
     average_precision,
     class_hits,
     multi_label,
     partial_classes,
     single_label,
-    voc07_average_precision,
 )
 
 # Six pictures, five classes; with an identity as classes the scores are this matrix.
@@ -84,8 +84,9 @@ def test_average_precision_on_paper():
     # A constant score is one step: precision is the share of relevant items, whatever their order.
     assert average_precision([1, 1, 1, 1], [True, False, False, False]) == 0.25
     # Recall 1/2 is reached with precision 1, recall 1 with 2/3: six of eleven points see 1.
-    assert voc07_average_precision([3, 2, 1], [True, False, True]) == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
-    assert voc07_average_precision([3, 2], [False, False]) == 0
+    two_of_three = Ranked.of(np.array([3, 2, 1]), np.array([True, False, True]))
+    assert two_of_three.voc07() == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
+    assert Ranked.of(np.array([3, 2]), np.array([False, False])).voc07() == 0
 
 
 def slow_precision(scores, relevant):

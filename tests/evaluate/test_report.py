@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from babelclip.errors import BabelclipError
-from babelclip.evaluate.report import html_table, markdown_table, read_results, table_values, write_results
+from babelclip.evaluate.report import markdown_table, read_results, table_values, write_results
 from babelclip.evaluate.result import RunFacts
 from babelclip.evaluate.retrieval import evaluate_features
 
@@ -83,13 +83,6 @@ def test_two_results_for_one_cell_are_an_error():
     with pytest.raises(BabelclipError, match="Two results are of model 'student' and language 'de'"):
         markdown_table(results)
     assert markdown_table(results, dataset="emoji").count("\n") == 3
-
-
-def test_html_table_escapes_and_marks():
-    text = html_table(some_results(), rows={"student": "a <b> & c", "teacher": "t"}, taught=["en", "de"])
-    assert "a &lt;b&gt; &amp; c" in text
-    assert '<th scope="col" class="untaught" title="Swedish">sv*</th>' in text
-    assert '<td class="untaught best">35.4</td>' in text
 
 
 def test_results_come_back_as_they_were_and_are_never_overwritten_in_silence(tmp_path):

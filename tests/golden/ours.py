@@ -26,11 +26,7 @@ from babelclip.evaluate.classification import multi_label, single_label
 from babelclip.evaluate.metrics import recall_at_k
 from babelclip.evaluate.relevance import same_group
 from babelclip.evaluate.selection import item_scores
-from babelclip.models.checkpoints.files.preprocess_files import (
-    openai_preprocess,
-    preprocess_from_hf,
-    preprocess_from_open_clip,
-)
+from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf, preprocess_from_open_clip
 from babelclip.models.checkpoints.files.tokenizer_files import read_tokenizer
 from babelclip.models.cleaning import cleaning_rule
 from babelclip.models.clip import Clip
@@ -38,7 +34,11 @@ from babelclip.train import losses
 from tests.golden.inputs import TEXTS, pictures
 from tests.golden.many_pictures import many_pictures
 
-PREPROCESS = {"open_clip": preprocess_from_open_clip, "openai": openai_preprocess, "transformers": preprocess_from_hf}
+PREPROCESS = {
+    "open_clip": preprocess_from_open_clip,
+    "openai": lambda resolution: preprocess_from_open_clip({"size": resolution}),
+    "transformers": preprocess_from_hf,
+}
 
 
 def checkpoint_cases(folder: Path) -> Iterator[dict]:

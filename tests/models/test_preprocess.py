@@ -11,11 +11,7 @@ import pytest
 from PIL import Image
 
 from babelclip.errors import BabelclipError
-from babelclip.models.checkpoints.files.preprocess_files import (
-    openai_preprocess,
-    preprocess_from_hf,
-    preprocess_from_open_clip,
-)
+from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf, preprocess_from_open_clip
 from babelclip.models.preprocess import PictureError, Preprocess, open_picture
 from tests.conftest import draw_shape
 from tests.golden.many_pictures import many_pictures
@@ -36,6 +32,11 @@ def cases(name: str) -> list:
     assert len(content["cases"]) > 5
     assert passes_swap(content["versions"]["pillow"])
     return [pytest.param(case, id=f"{case['origin']}-{n}") for n, case in enumerate(content["cases"])]
+
+
+def openai_preprocess(resolution: int) -> Preprocess:
+    """Of OpenAI's CLIP: what open_clip does where a config says nothing."""
+    return preprocess_from_open_clip({"size": resolution})
 
 
 def reader(case: dict) -> Preprocess:

@@ -157,7 +157,7 @@ def _pictures_of(shard: Path) -> tuple[str, str] | None:
 
 
 def _first_names(tar: Path) -> list[str]:
-    """Returns the names of the first few members, of which one is a picture."""
+    """Returns the names of the first few members; one of them is a picture."""
     names: list[str] = []
     try:
         with storage.opened(tar) as file, tarfile.open(fileobj=file, mode="r:") as archive:

@@ -4,8 +4,7 @@
     moses:train.en.gz,train.de.gz,train.fr.gz
     moses:train.en                 one: lines without translation
 
-Line 12 of train.en is the row `en-12`; line 12 of train.sv is `sv-12` with source_id `en-12`. These are the ids of
-`read_lines` and `read_moses`.
+Line 12 of train.en is the row `en-12`; line 12 of train.sv is `sv-12` with source_id `en-12`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _COLUMNS = ("id", "source_id", "text", "lang")
 
 
 def is_plain_lines(path: Path) -> bool:
-    """Returns whether the name of `path` ends in .txt or in a language code, `.gz` set aside."""
+    """Returns whether the name of `path` ends in .txt or in a language code, with or without `.gz`."""
     return _ending(path) == "txt" or language_of(path) is not None
 
 

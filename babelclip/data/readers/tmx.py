@@ -210,7 +210,7 @@ class _Units:
 
 
 def _encoding(first: bytes) -> str | None:
-    """Returns "utf-8-sig" for UTF-8, of which broken bytes can be set aside, and None for what the parser must see."""
+    """Returns "utf-8-sig" for UTF-8, whose broken bytes can be left out, and None where the parser must find out."""
     if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first[:4]:
         return None
     declared = _DECLARED.match(first.removeprefix(codecs.BOM_UTF8).lstrip())

@@ -78,7 +78,7 @@ def iter_tars(folder: Path, rows: int, lang: str | None = None) -> Iterator[RawT
 
 
 class _Member(tarfile.TarInfo):
-    """A header, of which damage behind the first one is an error too; tarfile takes it for the end."""
+    """A header of a member. A damaged one is an error wherever it lies; tarfile takes it for the end of the tar."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:

@@ -22,7 +22,7 @@ from babelclip.evaluate.benchmarks.sets import Pictures, RetrievalSet, Source
 NO_PICTURE = "caption whose picture is not there"
 
 
-def finder_of(request: Request, *, anywhere: bool = False) -> PictureFinder:
+def finder_of(request: Request) -> PictureFinder:
     """Returns where the pictures of a benchmark are looked for: in `images` where that was given, else in its folder.
 
     Raises:
@@ -33,7 +33,7 @@ def finder_of(request: Request, *, anywhere: bool = False) -> PictureFinder:
             f"images={request.images} is no folder. Pictures are looked for in a folder and those below: check the "
             "path."
         )
-    return PictureFinder([request.images or request.folder], anywhere=anywhere)
+    return PictureFinder([request.images or request.folder])
 
 
 class CaptionRows:

@@ -35,9 +35,9 @@ _MOST_LAYERS = 512
 _BLOCK_KEYS = ("width", "layers", "mlp_ratio", "act_kwargs", "norm_kwargs", "output_tokens")
 
 
-def block_rules(source: str, target: str = "backbone.encoder") -> tuple[Rule, ...]:
+def block_rules(source: str) -> tuple[Rule, ...]:
     r"""Returns the rules for the blocks below `source`, a pattern without groups such as `visual\.transformer`."""
-    block, layer = source + r"\.resblocks\.(\d+)\.", target + r".layers.\1."
+    block, layer = source + r"\.resblocks\.(\d+)\.", r"backbone.encoder.layers.\1."
     projections = tuple(f"{layer}self_attn.{part}_proj.\\2" for part in "qkv")
     return (
         Rule(block + r"ln_([12])\.(weight|bias)", layer + r"layer_norm\2.\3"),

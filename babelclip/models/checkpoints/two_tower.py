@@ -104,14 +104,14 @@ def _section(path: Path, config: dict[str, Any], name: str) -> dict[str, Any]:
     return section
 
 
-def projection_dim(config: TwoTowers, default: int = 512) -> int:
-    """Returns D, the dimensions of the embedding space (`projection_dim`; `default` where the file is silent).
+def projection_dim(config: TwoTowers) -> int:
+    """Returns D, the dimensions of the embedding space (`projection_dim`; 512, as in CLIP, where the file is silent).
 
     Raises:
         BabelclipError: it is no positive whole number.
     """
     stated = config.whole.get("projection_dim")
-    dim = default if stated is None else stated
+    dim = 512 if stated is None else stated
     if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
         raise BabelclipError(
             f"{config.path} says projection_dim = {dim!r}; a positive whole number is expected, for example 512. "

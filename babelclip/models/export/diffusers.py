@@ -31,7 +31,7 @@ def export_diffusers(text: TextEncoder, folder: Path | str, *, preset: str) -> P
     Args:
         text: the text tower of an AltCLIP.
         folder: gets `text_encoder/` and `tokenizer/`.
-        preset: the rule that the class shall compute: `altdiffusion`, `altdiffusion-m9` or `altdiffusion-m18`.
+        preset: the rule that the class is to compute: `altdiffusion`, `altdiffusion-m9` or `altdiffusion-m18`.
 
     Raises:
         BabelclipError: the tower is no AltCLIP's, or lacks the layer that the preset needs.

@@ -114,7 +114,7 @@ def trunk(image: ImageEncoder, name: str | None = None) -> tuple[dict[str, Any],
     return described, {f"visual.trunk.{name}": tensor for name, tensor in tensors.items()}
 
 
-def clip_text(text: TextEncoder, prefix: str = "") -> tuple[dict[str, Any], Tensors]:
+def clip_text(text: TextEncoder) -> tuple[dict[str, Any], Tensors]:
     """Returns `text_cfg` (without the tokenizer's part) and weights of a causal text tower pooled at the end of text.
 
     Raises:
@@ -125,7 +125,7 @@ def clip_text(text: TextEncoder, prefix: str = "") -> tuple[dict[str, Any], Tens
             f"The text tower is a {model_type(text)} pooled by {text.pooling!r}; open_clip pools such a tower at the "
             "end of text. Export to onnx, or save the model in babelclip's own format."
         )
-    described, tensors = _native_text(text, prefix)
+    described, tensors = _native_text(text, "")
     layers = [layer["kind"] for layer in text.head_layers]
     _refuse_head(text.head_layers, "text", layers in ([], ["linear"]), "one linear layer, or none at one width")
     head = text.head.state_dict()
@@ -133,9 +133,9 @@ def clip_text(text: TextEncoder, prefix: str = "") -> tuple[dict[str, Any], Tens
         described["proj_type"] = "none"
     elif "0.bias" in head:
         described["proj_bias"] = True
-        tensors |= {f"{prefix}text_projection.{part}": head[f"0.{part}"] for part in ("weight", "bias")}
+        tensors |= {f"text_projection.{part}": head[f"0.{part}"] for part in ("weight", "bias")}
     else:
-        tensors[f"{prefix}text_projection"] = head["0.weight"].T
+        tensors["text_projection"] = head["0.weight"].T
     return described, tensors
 
 

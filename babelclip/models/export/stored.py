@@ -48,7 +48,7 @@ def chosen_towers(clip: Clip, towers: str) -> tuple[TextEncoder | None, ImageEnc
 
 
 def stored(tensors: Mapping[str, torch.Tensor], dtype: str) -> dict[str, torch.Tensor]:
-    """Returns the tensors in the dtype in which a folder shall hold them; whole numbers stay as they are.
+    """Returns the tensors in the dtype that a folder is to hold; whole numbers stay as they are.
 
     Raises:
         BabelclipError: the dtype is not offered, or a weight does not fit it.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,6 @@ def write_tokenizer(
     tokenizer: TextTokenizer,
     folder: Path,
     *,
-    inputs: Sequence[str] = ("input_ids", "attention_mask"),
     cleans: bool = True,
     prefixes: bool = False,
 ) -> list[str]:
@@ -61,7 +59,6 @@ def write_tokenizer(
     Args:
         tokenizer: the tower's tokenizer.
         folder: the folder.
-        inputs: what the tokenizer gives to the model, for transformers.
         cleans: put the cleaning rule into the normalizer; False where the program itself cleans.
         prefixes: the caller writes the prefix elsewhere.
 
@@ -85,7 +82,7 @@ def write_tokenizer(
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": tokenizer.max_length,
-        "model_input_names": list(inputs),
+        "model_input_names": ["input_ids", "attention_mask"],
         "padding_side": "right",
         "clean_up_tokenization_spaces": False,
         **_special_tokens(built, tokenizer),
@@ -143,12 +140,6 @@ def _phrase(start: str, ends: list[Any]) -> list[Any]:
             followed = r"(?=[\p{Mn}\p{Lm}]*[\p{Ll}\s\x1c-\x1f])"
             small.append(normalizers.Replace(Regex(f"{start}{letter}{followed}"), letter.lower()))
     return [*ends, stops, ends[1], *small]
-
-
-def token_of(tokenizer: TextTokenizer, index: int) -> str | None:
-    """Returns the token of an id, or None."""
-    token: str | None = Tokenizer.from_str(tokenizer.to_json()).id_to_token(index)
-    return token
 
 
 def _special_tokens(built: Tokenizer, tokenizer: TextTokenizer) -> dict[str, str]:

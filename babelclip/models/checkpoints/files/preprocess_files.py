@@ -53,11 +53,6 @@ _FITS = {"shortest": "crop", "squash": "squash", "longest": "longest"}
 _OPEN_CLIP_INTERPOLATION = {"bicubic": "bicubic", "bilinear": "bilinear", "random": "bicubic"}
 
 
-def openai_preprocess(resolution: int) -> Preprocess:
-    """Returns the preprocessing of OpenAI's CLIP for towers of `resolution` pixels."""
-    return preprocess_from_open_clip({"size": resolution})
-
-
 def preprocess_from_open_clip(config: Mapping[str, Any]) -> Preprocess:
     """Returns the preprocessing that open_clip derives from the `preprocess_cfg` of its config file.
 

@@ -45,7 +45,7 @@ class Repository:
         revision: what was asked for: "main", another branch, a tag or a commit.
         commit: the full commit id that every file comes from.
         files: name -> file. Where the hub could not be asked, those that the cache has.
-        listed: whether `files` is the hub's own list, hence complete.
+        listed: whether `files` is the hub's own list, and so complete.
         unreachable: why the hub is not to be asked for files, as a clause; "" where it may be asked.
         progress: whether downloads show a bar.
     """
