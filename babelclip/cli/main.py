@@ -46,6 +46,8 @@ app = typer.Typer(
 _INTERRUPTED = 130
 # No space, over the quota, over the largest file that is allowed.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# A read-only file system, or somebody else's file.
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def _version(shown: bool) -> None:
@@ -102,6 +104,23 @@ def _make_printable() -> None:
             )
 
 
+def _reason(error: OSError | MemoryError) -> str:
+    """Returns what is wrong with the machine, and what to do; "" for what would be a fault of ours."""
+    if isinstance(error, MemoryError):
+        return (
+            "memory has run out. What was finished is kept. Close other programs, or take smaller batches or a machine "
+            "with more, and run the same again."
+        )
+    if error.errno in _FULL:
+        return f"the disk is full ({error}). What was finished is kept. Free some space and run the same again."
+    if error.errno in _FORBIDDEN:
+        return (
+            f"the system does not allow this ({error}). Give a folder that you may write and files that you may read, "
+            "or get the right to, and run the same again; what was finished is kept."
+        )
+    return ""
+
+
 def main() -> None:
     """Runs the command line and exits with its code."""
     # Tokenizers' own threads and forked workers do not mix; the library tokenises whole batches in any case.
@@ -113,12 +132,11 @@ def main() -> None:
     except (BabelclipError, MissingExtraError) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
-    except OSError as error:
-        if error.errno not in _FULL:
+    except (OSError, MemoryError) as error:
+        reason = _reason(error)
+        if not reason:
             raise
-        sys.stderr.write(
-            f"error: the disk is full ({error}). What was finished is kept. Free some space and run the same again.\n"
-        )
+        sys.stderr.write(f"error: {reason}\n")
         sys.exit(1)
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:

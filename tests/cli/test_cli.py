@@ -92,6 +92,34 @@ def test_a_full_disk_is_one_line(tmp_path, model, monkeypatch):
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (OSError(errno.EROFS, "Read-only file system", "out"), "the system does not allow this ([Errno 30] Read-only"),
+        (PermissionError(errno.EACCES, "Permission denied", "out"), "the system does not allow this ([Errno 13] Perm"),
+        (MemoryError(), "memory has run out. What was finished is kept."),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(tmp_path, model, monkeypatch, failure, said):
+    def refused(*_given, **_settings):
+        raise failure
+
+    monkeypatch.setattr(babelclip, "load", refused)
+    code, out, error = call("search", "--in", tmp_path, "--model", model, "a dog")
+    assert (code, out) == (1, "")
+    assert error.startswith(f"error: {said}")
+    assert len(error.splitlines()) == 1
+
+
+def test_a_failure_of_another_kind_keeps_its_trace(tmp_path, model, monkeypatch):
+    def failed(*_given, **_settings):
+        raise OSError(errno.EIO, "Input/output error", "out")
+
+    monkeypatch.setattr(babelclip, "load", failed)
+    with pytest.raises(OSError, match="Input/output error"):
+        call("search", "--in", tmp_path, "--model", model, "a dog")
+
+
 def test_exit_codes_tell_failure_from_wrong_use(tmp_path, model):
     assert call("search")[0] == 2
     assert call("no-such-verb")[0] == 2
