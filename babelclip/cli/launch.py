@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -38,17 +37,6 @@ def launch_means(launcher: str, devices: Sequence[str], workers: int, ray_addres
         place_of(os.environ)  # before a model is loaded
     means = means_of(launcher, devices, workers, ray_address)
     return dataclasses.replace(means, progress=True, say=lambda line: typer.echo(line, err=True))
-
-
-def check_shared(launcher: str, out: Path) -> None:
-    """Raises where processes of several machines could not all reach the folder of the job, which lies beside `out`."""
-    from babelclip.storage import address, is_url
-
-    if launcher in ("ray", "rank") and is_url(where := address(out)):
-        raise BabelclipError(
-            f"--launcher {launcher} got --out {where}. Its processes share a folder on a disk that all of them see: "
-            "give such a folder, and copy the result; or --launcher local, which writes to object storage too."
-        )
 
 
 def check_launcher(launcher: str, ray_address: str) -> None:

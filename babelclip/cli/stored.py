@@ -26,6 +26,7 @@ def stored(
     whole: Collection[str] = (),
     folders: Collection[str] = (),
     files: Collection[str] = (),
+    launched: Collection[str] = (),
 ) -> Callable[[V], V]:
     """Returns what makes a verb take addresses.
 
@@ -34,6 +35,8 @@ def stored(
         whole: arguments that are fetched at once: recipes, results, vectors of other tools.
         folders: folders that the verb writes.
         files: files that the verb writes.
+        launched: values of the argument `launcher` with which many processes write the folders, each by itself: then
+            these stay addresses.
     """
 
     def wrap(verb: V) -> V:
@@ -45,7 +48,7 @@ def stored(
                 stack.enter_context(_named_by_addresses())
                 for name in (*reads, *whole):
                     given[name] = _mapped(given.get(name), functools.partial(_fetched, everything=name in whole))
-                for name in folders:
+                for name in folders if given.get("launcher") not in launched else ():
                     given[name] = _mapped(given.get(name), functools.partial(_published, stack))
                 for name in files:
                     given[name] = _mapped(given.get(name), functools.partial(_uploaded, stack))

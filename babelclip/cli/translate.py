@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from babelclip.cli.launch import ADDRESS_HELP, LAUNCHER_HELP, check_launcher, check_shared, launch_means
+from babelclip.cli.launch import ADDRESS_HELP, LAUNCHER_HELP, check_launcher, launch_means
 from babelclip.cli.stored import stored
 
 if TYPE_CHECKING:
     from babelclip.translate.report import TranslationReport
 
 
-@stored(reads=("captions", "dictionary"), folders=("out",))
+@stored(reads=("captions", "dictionary"), folders=("out",), launched=("ray", "rank"))
 def translate(
     captions: str = typer.Argument(..., help="Captions in English: a file, a folder, or words such as moses:train.en."),
     to: str = typer.Option(..., "--to", help="Languages with commas between them, or 48 for those of M-CLIP 2022."),
@@ -89,14 +89,13 @@ def translate(
       sbatch --array=0-15 --wrap 'babelclip translate c.parquet --to 48 --out /shared/translated --launcher rank'
       babelclip translate names.txt --lang en --to de,ja --engine dictionary --no-filter length --out translated/
     """
-    from babelclip import languages
+    from babelclip import languages, storage
     from babelclip.translate import table
     from babelclip.translate.choices import engine_choices
     from babelclip.translate.filters import make_filters
     from babelclip.translate.pipeline import kept_so_far, translate_captions
 
     check_launcher(launcher, ray_address)
-    check_shared(launcher, out)
     targets = table.targets(to)
     if not dictionary and (engine == "dictionary" or any(words.endswith("=dictionary") for words in choose)):
         dictionary = str(_names_of_emoji())
@@ -106,7 +105,7 @@ def translate(
         _pairs(choose, "--choose", "sv=opus:Helsinki-NLP/opus-mt-en-sv"),
         compute=compute,
         beam_size=beam_size,
-        dictionary=dictionary,
+        dictionary=storage.address(dictionary),  # each worker reads it, with a cache of its own
     )
     chosen = make_filters(on=filters, off=no_filters, round_trip=round_trip, similarity=min_similarity, teacher=teacher)
     settings: dict[str, Any] = {"to": targets, "engine": choices, "plan": plan, "weights": _weights(weight)}
@@ -132,22 +131,28 @@ def translate(
                 return
             report = made
     except KeyboardInterrupt:
-        shards, kept = kept_so_far(out)
-        typer.echo(f"{out} keeps {kept:,} rows in {shards:,} finished shards.", err=True)
+        if storage.is_url(out):
+            typer.echo(f"{storage.url_of(out)} keeps the shards that are finished.", err=True)
+        else:
+            shards, kept = kept_so_far(out)
+            typer.echo(f"{out} keeps {kept:,} rows in {shards:,} finished shards.", err=True)
         raise
     _show(report)
 
 
 def _show(report: TranslationReport) -> None:
+    from babelclip.storage import joined, url_of
+
+    out = url_of(report.out) or str(report.out)
     planned = sum(one.planned for one in report.languages.values())
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.rejected.items()))
     skipped = ", ".join(f"{count:,} {reason}" for reason, count in report.skipped.items())
     typer.echo(
-        f"{report.out}: {report.kept:,} of {planned:,} rows kept, from {report.captions:,} captions"
+        f"{out}: {report.kept:,} of {planned:,} rows kept, from {report.captions:,} captions"
         + (f" (left out: {skipped})" if skipped else "")
     )
-    typer.echo(f"rejected: {reasons or 'none'}; see {report.out / 'report.md'} and {report.out / 'rejected'}")
-    typer.echo(f"next: babelclip embed {report.out} --model TEACHER --out TARGETS")
+    typer.echo(f"rejected: {reasons or 'none'}; see {joined(out, 'report.md')} and {joined(out, 'rejected')}")
+    typer.echo(f"next: babelclip embed {out} --model TEACHER --out TARGETS")
 
 
 def _names_of_emoji() -> Path:

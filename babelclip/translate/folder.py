@@ -18,7 +18,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +133,10 @@ def read_timings(out: Path) -> list[dict[str, Any]]:
     if not (out / TIMINGS).is_file():
         return []
     found = []
-    for line in (out / TIMINGS).read_text(encoding="utf-8").splitlines():
+    for line in (out / TIMINGS).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             found.append(json.loads(line))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
     return found
 
@@ -150,13 +150,23 @@ def check_folder(out: Path) -> None:
     Raises:
         BabelclipError: it is a file, or holds other things.
     """
-    others = [] if not out.is_dir() else sorted(item.name for item in out.iterdir() if not _is_own(item.name))
-    if out.exists() and (not out.is_dir() or (others and not (out / MANIFEST).is_file())):
-        holds = f"holds {', '.join(others[:3])}" if out.is_dir() else "is a file"
-        raise BabelclipError(
-            f"{out} {holds} and no translations of babelclip. A new folder, an empty one, or one that babelclip "
-            "translate began is needed: choose another."
-        )
+    if out.exists() and not out.is_dir():
+        raise _foreign(out, "is a file")
+    check_names(out, [item.name for item in out.iterdir()] if out.is_dir() else [])
+
+
+def check_names(out: Path | str, names: Collection[str]) -> None:
+    """Does nothing where `names` are what lies in a translate folder, or in one that is begun; see `check_folder`."""
+    others = sorted(name for name in names if not _is_own(name))
+    if others and MANIFEST not in names:
+        raise _foreign(out, f"holds {', '.join(others[:3])}")
+
+
+def _foreign(out: Path | str, what: str) -> BabelclipError:
+    return BabelclipError(
+        f"{out} {what} and no translations of babelclip. A new folder, an empty one, or one that babelclip translate "
+        "began is needed: choose another."
+    )
 
 
 def lock(out: Path) -> Callable[[], None]:
@@ -208,7 +218,9 @@ def write_manifest(out: Path, content: Mapping[str, Any]) -> None:
     write_json(out / MANIFEST, {"format": FORMAT, "version": VERSION, **content})
 
 
-def check_same(out: Path, manifest: Mapping[str, Any], options: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+def check_same(
+    out: Path | str, manifest: Mapping[str, Any], options: Mapping[str, Any], source: Mapping[str, Any]
+) -> None:
     """Does nothing where a run asks for what the folder was begun with.
 
     A source that is gone is no difference once all of it lies in the folder, and neither is one that moved.

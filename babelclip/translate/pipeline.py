@@ -347,12 +347,20 @@ def _finished(work: Work, lang: str, planned: Mapping[int, int]) -> dict[int, Sh
     return {block: shard for block, shard in shards.items() if shard is not None}
 
 
-def finish(work: Work, manifest: dict[str, Any]) -> TranslationReport:
-    """Writes the report, and the manifest with every shard, all of which are done; returns the report."""
+def finish(
+    work: Work, manifest: dict[str, Any], done: Mapping[str, Mapping[int, Shard]] | None = None
+) -> TranslationReport:
+    """Writes the report, and the manifest with every shard, all of which are done; returns the report.
+
+    Args:
+        work: what was to be done.
+        manifest: as `prepare` returned it.
+        done: the shards by language and block; None to read them from the folder.
+    """
     found: dict[str, LanguageReport] = {}
     listed: dict[str, list[dict[str, Any]]] = {}
     for lang, counts in _planned(work, manifest["sources"]).items():
-        shards = _finished(work, lang, counts)
+        shards = _finished(work, lang, counts) if done is None else done.get(lang, {})
         found[lang] = language_report(shards[block] for block in sorted(shards))
         listed[lang] = [
             {"block": block, "rows": shard.kept, **shard.files["translations"]}

@@ -68,7 +68,7 @@ def test_the_job_is_refused_where_the_folder_was_begun_otherwise(tmp_path):
 
 def test_one_language_comes_from_one_model(tmp_path):
     source = make_source(tmp_path)
-    job = TranslateJob(asked_for(source, tmp_path / "out", **SETTINGS))
+    job = TranslateJob(asked_for(source, tmp_path / "out", **SETTINGS), str(tmp_path / "out"))
     work = job.worker("cpu")
     shards = job.shards()
     for shard in shards:
