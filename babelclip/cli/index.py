@@ -41,6 +41,9 @@ def index(
     groups: bool = typer.Option(True, "--groups/--no-groups", help="Look for near duplicates."),
     space: str = typer.Option("", "--space", help="Embedding space of a clip-retrieval folder, which does not say it."),
     batch: int = typer.Option(32, "--batch", min=1, help="Pictures of a forward pass."),
+    shard_rows: int = typer.Option(
+        0, "--shard-rows", min=0, help="With a launcher: pictures of a shard (1024); beyond 10^8 pictures, take more."
+    ),
     workers: int = typer.Option(
         0,
         "--workers",
@@ -69,6 +72,11 @@ def index(
     from babelclip.search.index_open import is_vectors
 
     check_launcher(launcher, ray_address)
+    if shard_rows and not launcher:
+        raise BabelclipError(
+            f"--shard-rows {shard_rows} was given without --launcher. Shards are what many processes share the work "
+            "by; one process has none: add --launcher local, ray or rank, or drop it."
+        )
     kinds = {source: is_vectors(Path(source)) for source in sources}
     if any(kinds.values()):
         if not all(kinds.values()) or captions or columns or prune or launcher:
@@ -90,6 +98,7 @@ def index(
     settings |= {"prune": prune, "strict": strict, "groups": groups, "batch_size": batch}
     if launcher:
         settings |= {"launcher": launcher, "means": launch_means(launcher, names or [], workers, ray_address)}
+        settings |= {"shard_rows": shard_rows or None}
     else:
         settings |= {"workers": workers, "devices": names, "progress": True}
     _encode(sources, out, model, settings)

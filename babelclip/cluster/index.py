@@ -29,7 +29,7 @@ from babelclip.cluster.index_plan import STATE, Plan, clear_plan, gone_of, read_
 from babelclip.cluster.index_planning import make_plan
 from babelclip.cluster.index_shard import IndexWorker
 from babelclip.cluster.index_vectors import INDEXED_BY_ALL_FROM, build_on_cluster
-from babelclip.cluster.job import Means, run_job
+from babelclip.cluster.job import Means, equipped, run_job
 from babelclip.cluster.ledger import Ledger, Shard
 from babelclip.errors import BabelclipError, require
 from babelclip.files import LockedError
@@ -106,17 +106,11 @@ def index_on(
         batch_size=batch_size,
         shard_rows=-(-(shard_rows or SHARD) // batch_size) * batch_size,
         launcher=launcher,
-        means=dataclasses.replace(means, say=_silent),
+        means=means,
     )
-    begun_before = job.planned()
-    try:
-        report = run_job(job, launcher=launcher, means=means)
-    except OutdatedPlanError:
-        report = run_job(job, launcher=launcher, means=means)
-    if report is not None and begun_before and launcher != "rank":
-        # What it went on with was planned by an earlier run: the sources may have more since.
-        later = run_job(job, launcher=launcher, means=means)
-        report = report if later is None else _both(report, later)
+    with equipped(launcher, means) as means:
+        job.means = dataclasses.replace(means, say=_silent)
+        report = _run(job, launcher, means)
     if report is not None and on_skip is not None:
         for reason in job.reasons():
             on_skip(reason)
@@ -289,6 +283,20 @@ class IndexJob:
         if not collection.fingerprint.text_models:
             return None
         return lambda texts: babelclip.load(self.model, towers="text", progress=False).encode_text(texts)
+
+
+def _run(job: IndexJob, launcher: str, means: Means) -> IndexingReport | None:
+    """Runs the job to its end, with all that its sources have now."""
+    begun_before = job.planned()
+    try:
+        report = run_job(job, launcher=launcher, means=means)
+    except OutdatedPlanError:
+        report = run_job(job, launcher=launcher, means=means)
+    if report is not None and begun_before and launcher != "rank":
+        # What it went on with was planned by an earlier run: the sources may have more since.
+        later = run_job(job, launcher=launcher, means=means)
+        report = report if later is None else _both(report, later)
+    return report
 
 
 def _finished(folder: str) -> BabelclipError:

@@ -13,6 +13,7 @@ Killed at any place, the same call goes on. Entry point: `run_job`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -112,7 +113,8 @@ class Means:
 
     Attributes:
         workers: processes on each device; of Ray, on the whole cluster, 0 for what it has room for.
-        devices: of this machine, one worker each; of Ray, whose kind of device a worker asks for.
+        devices: of this machine, one worker each; of Ray, whose kind of device a worker asks for, () for GPUs where the
+            cluster has any.
         ray_address: of the cluster to join; "" for one of this machine.
         progress: show a bar on stderr.
         say: is told in a line what a person may want to know.
@@ -151,6 +153,17 @@ def run_job(job: Job[T], *, launcher: str = "local", means: Means | None = None)
             f"{job.folder} is in the hands of process {error.holder}. A job is driven by one process at a time: wait "
             "for it or stop it, or let several machines share the work: --launcher rank."
         ) from error
+
+
+@contextlib.contextmanager
+def equipped(launcher: str, means: Means) -> Iterator[Means]:
+    """Yields `means` with devices; of Ray they are asked for at the cluster, which is joined for the whole block."""
+    if launcher != "ray":
+        yield means
+        return
+    module: Any = import_module(_MODULES[launcher])
+    with module.equipped(means) as known:
+        yield known
 
 
 def drive(job: Job[T], launch: Launch, means: Means) -> T:

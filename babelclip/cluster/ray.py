@@ -60,9 +60,8 @@ def launch(job: Job[Any], shards: Sequence[Shard], means: Means) -> Iterator[Fra
     Raises:
         BabelclipError: no cluster answers, it has no GPU for workers that want one, or a shard cannot be done.
     """
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with joined(means.ray_address, max(cpus, means.workers), _gpus_here(means)) as ray:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    with _cluster(means) as ray:
+        nodes = _nodes(ray)
         room = room_of(nodes, means)
         kind = "GPU" if room.gpu else f"{room.lanes} processors"
         means.say(f"Ray: {len(nodes)} nodes, {room.workers} workers of {kind} each")
@@ -71,6 +70,24 @@ def launch(job: Job[Any], shards: Sequence[Shard], means: Means) -> Iterator[Fra
                 if answer["error"]:
                     raise BabelclipError(str(answer["error"]))
                 yield Fragment(**json.loads(answer["fragment"]))
+
+
+@contextlib.contextmanager
+def equipped(means: Means) -> Iterator[Means]:
+    """Yields `means` with the kind of device that workers get, "cuda" or "cpu"; connected as long as the block runs.
+
+    What kind it is decides bits of the result, so it is part of a job, and the driver's own machine cannot tell it.
+    Without `means.devices` it is GPUs where any node has one.
+
+    Raises:
+        BabelclipError: no cluster answers.
+    """
+    if means.devices:
+        yield means
+        return
+    with _cluster(means) as ray:
+        gpu = room_of(_nodes(ray), means).gpu
+        yield dataclasses.replace(means, devices=("cuda" if gpu else "cpu",))
 
 
 def room_of(nodes: Sequence[dict[str, float]], means: Means) -> Room:
@@ -90,6 +107,15 @@ def room_of(nodes: Sequence[dict[str, float]], means: Means) -> Room:
     workers = means.workers or (gpus if gpu else sum(cpus))
     lanes = 1 if gpu else max(1, min(cpus) // -(-workers // len(cpus)))
     return Room(workers, gpu, lanes)
+
+
+def _cluster(means: Means) -> contextlib.AbstractContextManager[Any]:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return joined(means.ray_address, max(cpus, means.workers), _gpus_here(means))
+
+
+def _nodes(ray: Any) -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _gpus_here(means: Means) -> int:

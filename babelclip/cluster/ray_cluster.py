@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -155,18 +156,37 @@ def _without_stderr() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """Lets only errors of Ray's libraries reach the terminal while the block runs."""
+    """Lets only errors of Ray's libraries reach the terminal while the block runs.
+
+    What its processes report, such as "(raylet) A worker died …", it prints from a thread of its own, whatever
+    `log_to_driver` says. RAY_DEDUP_LOGS=0 in the environment lets it.
+    """
     loggers = [logging.getLogger(name) for name in ("ray", "ray.data", "ray.tune")]
     levels = [logger.level for logger in loggers]
     handlers = [(handler, handler.level) for logger in loggers for handler in logger.handlers]
+    sieves = [(sieve, sieve.skip_re) for sieve in _sieves()]
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         for handler, _level in handlers:
             handler.setLevel(logging.CRITICAL)
+        for sieve, _skipped in sieves:
+            sieve.skip_re = re.compile("")
         yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         for handler, level in handlers:
             handler.setLevel(level)
+        for sieve, skipped in sieves:
+            sieve.skip_re = skipped
+
+
+def _sieves() -> list[Any]:
+    """Returns what all lines of Ray's processes pass on their way to the terminal; [] where this Ray has no such."""
+    try:
+        from ray._private import ray_logging
+    except ImportError:
+        return []
+    found = [getattr(ray_logging, name, None) for name in ("stdout_deduplicator", "stderr_deduplicator")]
+    return [sieve for sieve in found if hasattr(sieve, "skip_re")]

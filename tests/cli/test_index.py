@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from babelclip.cluster import index
 from babelclip.search.collection import open_collection
 from tests.cli.test_cli import call
 from tests.cluster.rows import all_rows
@@ -20,7 +21,7 @@ def model(tmp_path):
 @pytest.fixture
 def indexed(tmp_path, picture_folder, model):
     url = tmp_path / "p.lance"
-    code, out, error = call("index", picture_folder, "--out", url, "--model", model)
+    code, out, error = call("index", picture_folder, "--out", url, "--model", model, "--batch", 2)
     assert code == 0, error
     return url, out, error
 
@@ -40,8 +41,13 @@ def test_index_counts_what_it_did_and_remembers_the_model(indexed, picture_folde
 def test_launcher_makes_the_same_collection(indexed, tmp_path, picture_folder, model):
     pytest.importorskip("lance")
     given = ("index", picture_folder, "--out", tmp_path / "on.lance", "--model", model, "--launcher", "local")
-    code, out, error = call(*given)
+    given, shards = (*given, "--batch", 2, "--shard-rows", 4), []
+    with pytest.MonkeyPatch.context() as patch:
+        commit = index.commit_group
+        patch.setattr(index, "commit_group", lambda *args: shards.extend(args[3]) or commit(*args))
+        code, out, error = call(*given)
     assert code == 0, error
+    assert [shard.rows for shard in shards] == [4, 4, 4, 1]
     assert out.partition(": ")[2] == indexed[1].partition(": ")[2]
     assert "broken.jpg" in error
     assert all_rows(tmp_path / "on.lance").equals(all_rows(indexed[0]))
@@ -73,6 +79,7 @@ def test_wrong_use_says_what_to_do(indexed, picture_folder, model, tmp_path):
         (("search", tmp_path / "absent.lance", "dog"), "absent.lance"),
         (("index", tmp_path / "absent", "--out", url), "does not exist"),
         (("index", picture_folder, "--out", url, "--space", "x"), "--space"),
+        (("index", picture_folder, "--out", url, "--shard-rows", 8), "add --launcher local, ray or rank"),
         (("index", picture_folder, "--out", url, "--columns", "a b"), "cannot name a column"),
         (("compare", url, "dog"), "two languages"),
         (("compare", url, "dog", "--as", "hund"), "language=text"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -38,6 +40,30 @@ def test_fewer_workers_than_processors_get_several_each_that_fit_the_smallest_no
 def test_gpu_that_no_node_has_is_an_error():
     with pytest.raises(BabelclipError, match="2 nodes has no GPU"):
         room_of([{"CPU": 8.0}, {"CPU": 8.0}], Means(devices=("cuda:0",)))
+
+
+def test_without_devices_the_cluster_says_what_workers_have_and_not_the_drivers_machine(monkeypatch):
+    from babelclip.cluster import ray as launcher
+    from babelclip.cluster.embed import means_of
+    from babelclip.cluster.job import equipped
+
+    class Cluster:
+        resources: ClassVar[dict[str, float]] = {"CPU": 4.0, "GPU": 1.0}
+
+        def nodes(self) -> list[dict[str, Any]]:
+            return [{"Alive": True, "Resources": self.resources}, {"Alive": False, "Resources": {"GPU": 9.0}}]
+
+    monkeypatch.setattr(launcher, "_cluster", lambda means: contextlib.nullcontext(Cluster()))
+    asked = means_of("ray", (), 0, "10.0.0.11:6379")
+    assert asked.devices == ()
+    with equipped("ray", asked) as means:
+        assert means == dataclasses.replace(asked, devices=("cuda",))
+    monkeypatch.setattr(Cluster, "resources", {"CPU": 4.0})
+    with equipped("ray", asked) as means:
+        assert means.devices == ("cpu",)
+    with equipped("ray", means_of("ray", ("cuda:0",), 0, "")) as means:
+        assert means.devices == ("cuda:0",)
+    assert means_of("local", (), 0, "").devices != ()
 
 
 @dataclasses.dataclass
@@ -111,9 +137,11 @@ def test_address_at_which_no_cluster_answers_is_an_error():
 
 
 @pytest.mark.cluster
-def test_shard_whose_worker_died_is_done_again_by_a_new_one(cluster, tmp_path):
+def test_shard_whose_worker_died_is_done_again_by_a_new_one_and_ray_keeps_that_to_itself(cluster, tmp_path, capfd):
     job = Numbers(str(tmp_path), dies=3)
     assert run_job(job, launcher="ray", means=Means(workers=2)) == [0, 1, 2, 3, 4]
+    time.sleep(1.0)  # what its processes report comes by a thread
+    assert "".join(capfd.readouterr()) == ""
     assert len(set(tries(job, 3))) == 2
     assert [len(tries(job, number)) for number in (0, 1, 2, 4)] == [1, 1, 1, 1]
     assert ray.is_initialized()

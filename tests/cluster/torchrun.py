@@ -21,7 +21,7 @@ from tests.train.pair_processes import tars_in
 from tests.train.parts import make_captions, make_store
 
 ROOT = Path(__file__).parents[2]
-MODULE = "babelclip.cli.main"
+MODULE = "babelclip"
 PORT = 29400
 RECIPE = """
 [train]
