@@ -67,7 +67,7 @@ def mean_of_rows(
     """
     features = _gathered(pictures, texts, groups, ranks)
     rows, everybody = len(pictures), len(features.all_groups)
-    block = max(_ENTRIES // everybody, 1)
+    block = rows_at_once(everybody)
     if rows <= block:
         return loss_of(_of_rows(features, slice(None)))
     total = torch.zeros((), device=pictures.device)
@@ -76,6 +76,11 @@ def mean_of_rows(
         mean = checkpoint(lambda part=part: loss_of(_of_rows(features, part)), use_reentrant=False)
         total = total + mean * ((part.stop - part.start) / rows)
     return total
+
+
+def rows_at_once(everybody: int) -> int:
+    """Returns for how many rows `mean_of_rows` holds the similarities with `everybody` at one time."""
+    return max(_ENTRIES // everybody, 1)
 
 
 class _Features(NamedTuple):

@@ -18,7 +18,7 @@ from babelclip.data.sources import count_captions
 from babelclip.errors import BabelclipError
 from babelclip.models.image import ImageEncoder
 from babelclip.models.text import TextEncoder
-from babelclip.train import memory, skeleton, timed
+from babelclip.train import gather, memory, skeleton, timed
 from babelclip.train.frozen import UpperLayers, can_cut
 from babelclip.train.memory import Memory
 from babelclip.train.plan_towers import Towers, open_plan_towers
@@ -27,7 +27,9 @@ from babelclip.train.trainable import encoder_layers, select_parameters, set_dro
 
 # Longest text that is assumed where neither the recipe nor the data say: captions of this field are shorter.
 _ASSUMED_TOKENS = 77
-_IN_LOSS = 4  # copies of a matrix of similarities: cosines, logits, their softmax, its gradient
+# Copies of a matrix of similarities: cosines, logits, their softmax, its gradient; of pairs, which are compared both
+# ways, 7.4 at the peak were measured with 4,000 to 14,000 rows, for which `Memory.peak` has a quarter more than these.
+_IN_LOSS, _IN_PAIR_LOSS = 4, 6
 
 
 @dataclass(frozen=True)
@@ -223,10 +225,17 @@ def _with_passes(held: Memory, recipe: Recipe, towers: Towers, rows: int, tokens
                 kept += memory.text_pass(reader, texts, tokens, module.width, **how)
         except (RuntimeError, TypeError, NotImplementedError) as error:
             notes.append(f"what a pass of the {label} tower keeps could not be computed ({type(error).__name__})")
-    columns = {"contrastive": rows, "classify": rows}.get(train.kind, 0)
+    return dataclasses.replace(held, activations=kept, loss=_of_similarities(recipe, rows))
+
+
+def _of_similarities(recipe: Recipe, rows: int) -> int:
+    """Returns the bytes of the matrices of similarities that the loss of a batch holds at one time."""
+    if recipe.train.kind == "contrastive":
+        return _IN_PAIR_LOSS * 4 * min(rows, gather.rows_at_once(rows)) * rows
+    columns = rows if recipe.train.kind == "classify" else 0
     if "infonce" in recipe.loss_terms():
         columns = rows + recipe.loss.negatives
-    return dataclasses.replace(held, activations=kept, loss=_IN_LOSS * 4 * rows * columns)
+    return _IN_LOSS * 4 * rows * columns
 
 
 def _texts_of_a_row(recipe: Recipe) -> int:

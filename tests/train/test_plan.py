@@ -138,6 +138,19 @@ def test_locked_layers_keep_nothing(place: Path):
     assert upper.gradients < 0.5 * whole.gradients
 
 
+def test_a_large_contrastive_batch_holds_the_similarities_of_a_block_of_rows_only(place: Path):
+    held = {}
+    for rows in (1000, 8192, 90_000):
+        train = {"batch_size": rows, "micro_batch": 4, "steps": 1}
+        (made,) = plan(recipe_of(place, "contrastive", train=train), measure=False)
+        assert made.memory is not None
+        held[rows] = made.memory.loss
+    # Six matrices of rows x rows, from some size on of 2^26 entries: not the 194 GB of 90,000 x 90,000.
+    assert held[1000] == 6 * 4 * 1000 * 1000
+    assert held[8192] == 6 * 4 * 8192 * 8192
+    assert 0.99 * 6 * 4 * 2**26 < held[90_000] <= 6 * 4 * 2**26
+
+
 @pytest.mark.parametrize(
     ("name", "weights"),
     [
