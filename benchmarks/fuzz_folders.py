@@ -129,8 +129,8 @@ def _exported(layout: str) -> Callable[[Path], object]:
         from babelclip.store.exchange import export_store
         from tests.store.stores import write_store
 
-        store = write_store(folder.parent / "store", [f"id {n}" for n in range(7)])
-        export_store(store, folder, layout=layout)
+        write_store(folder.parent / "store", [f"id {n}" for n in range(7)])
+        export_store(folder.parent / "store", folder, layout=layout)
 
     return make
 

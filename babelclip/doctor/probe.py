@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,8 @@ def main() -> None:
             found = {"error": shown(f"{type(error).__name__}: {error}")}
         sys.stdout.write(json.dumps({"step": name, **found}) + "\n")
         sys.stdout.flush()
+    # All is said. To take torch down in order would cost some 0.3 s more.
+    os._exit(0)
 
 
 def _torch() -> dict[str, Any]:

@@ -79,7 +79,7 @@ def note_model(url: str | Path, model: str) -> None:
 def noted_model(url: str | Path) -> str:
     """Returns what `note_model` kept; "" where there is nothing, or the folder is gone."""
     file = state_folder(url) / _MODEL
-    model = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+    model = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
     return "" if model.startswith("/") and not Path(model).is_dir() else model
 
 
@@ -102,7 +102,7 @@ class Waiting:
         """Returns the ids, each once, in the order in which they came."""
         if not self._path.exists():
             return []
-        lines = self._path.read_text(encoding="utf-8").split("\n")
+        lines = self._path.read_text(encoding="utf-8", errors="replace").split("\n")
         return [line for line in dict.fromkeys(lines) if line]
 
     def clear(self) -> None:

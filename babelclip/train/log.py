@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 def read_log(path: Path | str) -> list[dict[str, Any]]:
     """Returns the lines of a `log.jsonl`; a last line torn by a kill is left out."""
     lines = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             lines.append(json.loads(line))
         except (ValueError, RecursionError):
