@@ -45,12 +45,14 @@ def opened(url: str) -> tuple[Any, str]:
 
 
 def lance_options(url: str) -> dict[str, str]:
-    """Returns what Lance's own object store is to be told beside the environment, after a look whether it answers.
+    """Returns what Lance's own object store is to be told beside the environment, after a look whether it may list.
 
     Raises:
-        BabelclipError: as `opened`.
+        BabelclipError: as `opened`, or the keys are refused.
     """
-    opened(url)
+    system, place = opened(url)
+    with reaching(url):
+        system.get_file_info(place)
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     if not url.startswith("s3://") or not endpoint:
         return {}
