@@ -12,6 +12,7 @@ With atheris installed, `--engine atheris` lets coverage choose the damage inste
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -26,6 +27,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,40 @@ def work(name: str, first: int, last: int, seed: int, folder: Path) -> None:
     sys.stdout.write(json.dumps({"counts": counts, "slowest_s": round(slowest, 2), "grown_mb": grown}) + "\n")
 
 
+def in_a_child(job: Callable[[], None], folder: Path) -> tuple[int, str, str]:
+    """Runs `job` in a fork of this process: its exit code, and what it wrote to stdout and stderr."""
+    sys.stdout.flush()
+    with (
+        (folder / "stdout").open("w+", errors="replace") as out,
+        (folder / "stderr").open("w+", errors="replace") as err,
+    ):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.dup2(out.fileno(), 1)
+                os.dup2(err.fileno(), 2)
+                job()
+                code = 0
+            except BaseException:  # whatever it is, it ends this process and not the parent's loop
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status), (folder / "stdout").read_text(), (folder / "stderr").read_text()
+
+
+def load_libraries() -> None:
+    """Imports what takes seconds once, for all children; what has threads of its own is left to them."""
+    names = ["pyarrow.parquet", "PIL.Image", "torch", "transformers", "babelclip.models.checkpoints.transformer"]
+    names += ["babelclip.data.sources", "babelclip.store", "babelclip.models.precision", "babelclip.train.recipe"]
+    families = ("altclip", "bert", "clip", "distilbert", "metaclip_2", "roberta", "siglip", "siglip2", "xlm_roberta")
+    for name in (*names, *(f"transformers.models.{family}.modeling_{family}" for family in families)):
+        importlib.import_module(name)
+
+
 def measured(name: str, cases: int, seed: int, folder: Path) -> dict[str, Any]:
     """Returns what came of the cases of one reader, run in processes of their own."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,25 +214,24 @@ def measured(name: str, cases: int, seed: int, folder: Path) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     began = time.perf_counter()
     while first < cases:
-        command = [sys.executable, __file__, "--worker", name, "--range", f"{first}:{cases}"]
-        command += ["--seed", str(seed), "--work", str(folder)]
         (folder / "case").unlink(missing_ok=True)
-        child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        for line in child.stdout.splitlines():
+        code, said, error = in_a_child(lambda first=first: work(name, first, cases, seed, folder), folder)
+        for line in said.splitlines():
             told = json.loads(line)
             if "counts" in told:
                 counts.update(told["counts"])
                 slowest, grown = max(slowest, told["slowest_s"]), max(grown, told["grown_mb"])
             else:
                 faults.append(told)
-        if child.returncode == 0:
+        if code == 0:
             break
-        reason = child.stderr.strip().splitlines()[-1:] or [""]
+        reason = error.strip().splitlines()[-1:] or [""]
         if not (folder / "case").exists():
-            raise SystemExit(f"{name}: {child.stderr[-2000:]}")
+            faults.append({"case": first, "outcome": f"no sample: {error[-2000:]}"})
+            break
         at, read, refused = map(int, (folder / "case").read_text().split())
         counts.update(read=read, refused=refused)
-        faults.append({"case": at, "outcome": f"the process died ({child.returncode}) {reason[0][:200]}"})
+        faults.append({"case": at, "outcome": f"the process died ({code}) {reason[0][:200]}"})
         first = at + 1
     kinds = Counter(fault["outcome"].split(" at ")[-1] for fault in faults)
     made = {
@@ -271,6 +306,7 @@ def main() -> None:
     weights = {name: READERS[name].weight for name in chosen}
     total = sum(weights.values())
     record = {}
+    load_libraries()
     for name in chosen:
         cases = max(1, round(given.cases * weights[name] / total))
         record[name] = measured(name, cases, given.seed, folder / name.replace(" ", "-"))

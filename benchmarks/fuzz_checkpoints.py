@@ -48,5 +48,5 @@ def checkpoint_readers() -> dict[str, Reader]:
         leaves = path.name.startswith("mclip_legacy")
         read = _read_tokenizer if tokenizer else _read_model
         name = f"{'' if tokenizer else 'model '}{path.name}".replace("_", " ")
-        found[name] = Reader(_copied(path.name), read, weight=1.0 if tokenizer else 0.25, leaves=leaves)
+        found[name] = Reader(_copied(path.name), read, weight=1.0 if tokenizer else 0.12, leaves=leaves)
     return found

@@ -244,7 +244,7 @@ def folder_readers() -> dict[str, Reader]:
         "vectors npy": Reader(_npy, _foreign("npy")),
         "vectors dataset": Reader(_dataset_rows, _foreign("dataset")),
         "vectors clip-retrieval": Reader(_exported("clip-retrieval"), _foreign("clip-retrieval")),
-        "collection": Reader(_collection, _read_collection),
+        "collection": Reader(_collection, _read_collection, weight=0.25),
         "side table": Reader(_side, _read_side),
         "nli": Reader(_nli, _read_nli),
         "keys": Reader(_keys, _read_keys),
