@@ -278,7 +278,11 @@ def text_tower(clip: Clip) -> TextEncoder:
 
 
 def own_captions(parts: Iterable[Captions], source: str) -> Iterator[Captions]:
-    """Yields the rows that translate no other; the others are counted as skipped."""
+    """Yields the rows that translate no other; the others are counted as skipped.
+
+    Raises:
+        BabelclipError: all rows translate others; said at the end.
+    """
     left_out = kept = 0
     for part in parts:
         own = part.table.filter(pc.is_null(part.table["source_id"]))

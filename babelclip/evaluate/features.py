@@ -103,7 +103,7 @@ def encode_pictures(
 
     if not len(pictures):
         raise BabelclipError("There are 0 pictures to encode; a benchmark needs one at least. Check its folder.")
-    towers = [_tower(clip) for clip in clips]
+    towers = [clip.image_tower() for clip in clips]
     start, keys = perf_counter(), _content_keys(pictures)
     with contextlib.ExitStack() as stack:
         # Two names of one model, or two students that share their teacher's pictures, are encoded once.
@@ -180,7 +180,11 @@ class _Shelf:
         self.new += len(keys)
 
     def encoded(self, keys: Sequence[str], reasons: dict[str, str], seconds: float) -> Encoded:
-        """Returns the pictures of a set, in its order, out of what is known by now."""
+        """Returns the pictures of a set, in its order, out of what is known by now.
+
+        Raises:
+            BabelclipError: none of them could be read.
+        """
         from babelclip.models.text import normalize_rows
 
         kept = np.array([at for at, key in enumerate(keys) if key in self.known], dtype=np.int64)
@@ -303,10 +307,3 @@ def _content_keys(pictures: Pictures) -> list[str]:
         except OSError:
             keys.append(f"absent: {name}")  # what opens it says why
     return keys
-
-
-def _tower(clip: Clip) -> ImageEncoder:
-    if clip.image is None:
-        clip.encode_image([])  # raises the error that says which tower is missing
-    assert clip.image is not None
-    return clip.image

@@ -98,6 +98,4 @@ def evaluate_fidelity(
 
 
 def _raw(model: Clip, texts: Sequence[str], lang: str) -> np.ndarray:
-    if model.text is None:
-        return model.encode_text(list(texts), normalize=False)  # raises the error that says which tower is missing
-    return model.text.encode(list(texts), False, lang=lang)
+    return model.text_tower().encode(list(texts), False, lang=lang)

@@ -328,6 +328,9 @@ def bootstrap_interval(
         confidence: probability mass between the two ends.
         samples: resampled means.
         seed: the same seed gives the same interval.
+
+    Raises:
+        BabelclipError: there are no values, a shape does not fit, or `confidence` or `samples` is out of range.
     """
     columns = np.asarray(values, dtype=np.float64)
     if columns.ndim not in (1, 2) or not len(columns):

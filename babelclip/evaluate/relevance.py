@@ -43,6 +43,9 @@ def same_group(query_group: npt.ArrayLike, corpus_group: npt.ArrayLike) -> Relev
     Args:
         query_group: (Q,) group ids of the queries, numbers or strings.
         corpus_group: (C,) group ids of the corpus items.
+
+    Raises:
+        BabelclipError: one of them is empty or not flat, or they are of different types.
     """
     queries, corpus = np.asarray(query_group), np.asarray(corpus_group)
     if queries.ndim != 1 or corpus.ndim != 1:

@@ -157,7 +157,7 @@ class TextEncoder(nn.Module):
 
 
 def normalize_rows(features: np.ndarray) -> np.ndarray:
-    """Returns float32 rows of unit length; a row of zeros stays zero."""
+    """Returns `features` (..., D) as float32 with rows of unit length; a row of zeros stays zero."""
     norms = np.linalg.norm(features, axis=-1, keepdims=True)
     return np.asarray(features / np.maximum(norms, 1e-12), dtype=np.float32)
 

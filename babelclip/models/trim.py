@@ -117,7 +117,11 @@ def trim(clip: Clip, keep: Sequence[int] | np.ndarray, langs: Sequence[str] = ()
 
 
 def trim_text(text: TextEncoder, keep: Sequence[int] | np.ndarray) -> TextEncoder:
-    """Returns the text tower with only the tokens `keep`; see `trim`."""
+    """Returns the text tower with only the tokens `keep` (K,), ids of its vocabulary; see `trim`.
+
+    Raises:
+        BabelclipError: an id is no token.
+    """
     vocabulary = read_vocabulary(text.tokenizer)
     table = embedding_table(text)
     wanted = {int(index) for index in keep}

@@ -19,7 +19,7 @@ from babelclip.errors import BabelclipError
 from babelclip.files import cache_folder
 from babelclip.models.clip import Clip
 from babelclip.models.decoding import EncodeReport, decoder_pool
-from babelclip.models.image import ImageEncoder, SkippedPicture
+from babelclip.models.image import SkippedPicture
 from babelclip.progress import progress_bar
 from babelclip.storage import shadow
 from babelclip.store import EmbeddingStore
@@ -70,7 +70,7 @@ def index_folder(
     Raises:
         BabelclipError: the folder is missing, holds no picture, or none that can be read.
     """
-    folder = shadow(folder).expanduser().resolve()
+    folder, tower = shadow(folder).expanduser().resolve(), clip.image_tower()
     paths = list_pictures(folder)
     keys = [_key(path, folder) for path in paths]
     skipped: list[SkippedPicture] = []
@@ -83,7 +83,7 @@ def index_folder(
         ):
 
             def encode(paths: list[Path]) -> tuple[np.ndarray, list[SkippedPicture]]:
-                return _tower(clip).encode_readable(paths, workers=workers, report=reports.append, pool=pool)
+                return tower.encode_readable(paths, workers=workers, report=reports.append, pool=pool)
 
             for start in range(0, len(missing), _PICTURES_A_SHARD):
                 part = missing[start : start + _PICTURES_A_SHARD]
@@ -143,10 +143,3 @@ def _encode_into(
     if readable:
         store.append(readable, features)
     return skipped
-
-
-def _tower(clip: Clip) -> ImageEncoder:
-    if clip.image is None:
-        clip.encode_image([])  # raises the error that says which tower is missing
-    assert clip.image is not None
-    return clip.image

@@ -26,7 +26,7 @@ from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
 from babelclip.models.decoding import EncodeReport, decoder_pool
 from babelclip.models.encoding import Device
-from babelclip.models.image import ImageEncoder, SkippedPicture
+from babelclip.models.image import SkippedPicture
 from babelclip.progress import progress_bar
 from babelclip.search import near_duplicates
 from babelclip.search.collection import (
@@ -145,7 +145,7 @@ def index_pictures(
             another model, or with `strict` a source could not give all.
     """
     began = perf_counter()
-    tower = _tower(clip)
+    tower = clip.image_tower()
     release = lock_collection(url)
     try:
         wanted = parse_columns(columns)
@@ -194,7 +194,7 @@ def index_pictures(
 
 def fingerprint_of(clip: Clip) -> ImageSpace:
     """Returns what collections keep of the model whose picture tower encodes them."""
-    tower = _tower(clip)
+    tower = clip.image_tower()
     described = json.dumps(tower.preprocess.to_dict(), sort_keys=True)
     name = clip.name or clip.space
     return ImageSpace(
@@ -342,10 +342,3 @@ def settled(collection: Collection, encode_text: EncodeTexts | None) -> IndexRep
         return None
     texts = caption_queries(collection, encode_text) if encode_text is not None else None
     return collection.build_index(IndexSpec(text_queries=texts))
-
-
-def _tower(clip: Clip) -> ImageEncoder:
-    if clip.image is None:
-        clip.encode_image([])  # raises the error that says which tower is missing
-    assert clip.image is not None
-    return clip.image

@@ -111,7 +111,11 @@ def _found(
 
 
 def held_file(found: Found) -> str:
-    """Returns the Parquet file that holds a picture which `walk_parquet` found."""
+    """Returns the Parquet file that holds a picture which `walk_parquet` found.
+
+    Raises:
+        BabelclipError: the file is gone.
+    """
     folder = str(found.picture).removesuffix(found.path)
     for place, _word in enumerate(found.path):
         if found.path.startswith("::", place) and Path(folder + found.path[:place]).is_file():

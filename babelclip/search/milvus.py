@@ -157,7 +157,11 @@ class MilvusCollection:
                 self._client.upsert(self._name, part)
 
     def delete(self, *, ids: Sequence[str] | None = None, where: Filter | None = None) -> int:
-        """See `Collection.delete`."""
+        """See `Collection.delete`.
+
+        Raises:
+            BabelclipError: neither ids nor a filter is given.
+        """
         check_writable(self._write, self.url)
         if ids is None and where is None:
             raise BabelclipError("delete needs ids or a filter: to delete a whole collection, drop it in Milvus.")
@@ -181,7 +185,11 @@ class MilvusCollection:
         with_vectors: bool = False,
         exact: bool = False,
     ) -> pa.Table:
-        """See `Collection.search`; k is at most 16,384."""
+        """See `Collection.search`.
+
+        Raises:
+            UnsupportedError: k is above 16,384.
+        """
         queries = unit_rows(vectors, self.fingerprint.dim, "query")
         k = exact_search.checked_k(k)
         names = [*check_columns(list(columns), self.columns), *([VECTOR] if with_vectors else [])]
@@ -268,7 +276,11 @@ class MilvusCollection:
         return self._known_facts.get(key)
 
     def set_fact(self, key: str, value: Any) -> None:
-        """See `Collection.set_fact`."""
+        """See `Collection.set_fact`.
+
+        Raises:
+            BabelclipError: the value is longer than Milvus keeps.
+        """
         check_writable(self._write, self.url)
         text = json.dumps(value)
         if len(text.encode()) > _TEXT_BYTES:

@@ -108,7 +108,7 @@ def length_batches(
 
 
 def even_batches(n: int, batch_size: int, *, epoch: int, seed: int) -> list[np.ndarray]:
-    """Returns the shuffled rows of an epoch in batches of nearly equal size, at most `batch_size`.
+    """Returns the shuffled rows of an epoch in batches (B,) int64 of nearly equal size, at most `batch_size`.
 
     For losses over pairs of the batch, where a small last batch would be a much easier task, and where sorting by
     length would make the negatives alike.

@@ -147,7 +147,11 @@ class MixData:
 
 
 def target_rows(captions: Captions, targets: Targets, missing: str = "error") -> np.ndarray:
-    """Returns the position of each caption's target (N,) int64; -1 where it lacks and `missing` is "drop"."""
+    """Returns the position of each caption's target (N,) int64; -1 where it lacks and `missing` is "drop".
+
+    Raises:
+        BabelclipError: there is no caption, or one has no target and `missing` is "error".
+    """
     if not len(captions):
         raise BabelclipError("There are no captions: give a file with at least one readable row.")
     sources = captions.table.column("source_id").to_pylist()

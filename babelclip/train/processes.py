@@ -73,7 +73,7 @@ class Processes:
         return self.rank == 0
 
     def share(self, rows: np.ndarray) -> np.ndarray:
-        """Returns this process's part of a batch: the parts of all ranks, one after the other, are the batch."""
+        """Returns this process's part of a batch of rows (B,): the parts of all ranks in their order are the batch."""
         return np.array_split(rows, self.world)[self.rank]
 
     def sizes(self, rows: np.ndarray) -> list[int]:

@@ -54,7 +54,12 @@ class OpusEngine:
         return self._loaded.stated(self._choice(target)[0])
 
     def translate(self, batch: Sequence[str], source: str, target: str) -> list[str]:
-        """Returns the translations. See `Engine.translate`."""
+        """Returns the translations. See `Engine.translate`.
+
+        Raises:
+            BabelclipError: the texts are not in English, and the model is one of the table; or no model is known for
+                `target`, or it lacks the tag.
+        """
         if languages.normalize(source) != "en" and ANY not in self._models and not self._own(target):
             raise BabelclipError(
                 f"The models of the table translate from English, and the texts are in {source}. Give a model for "

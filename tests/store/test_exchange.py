@@ -391,3 +391,66 @@ def test_export_and_import_killed_again_and_again_end_with_the_same_bytes(tmp_pa
     kills = killed_until_done(lambda: import_store(whole, tmp_path / "cut-store"), rows_there, count)
     assert kills > 1
     assert content(tmp_path / "cut-store") == content(tmp_path / "whole-store")
+
+
+# ---- what is given is not there, or of another kind
+
+
+def empty_parts(folder):
+    (folder / "img_emb").mkdir(parents=True)
+    (folder / "metadata").mkdir()
+
+
+def rows_of_two_types(folder):
+    mclip_folder(folder, [0, 1], files=1)
+    table = pq.read_table(folder / "train-00000.parquet")
+    pq.write_table(table.append_column("n", pa.array([1, 2])), folder / "train-00000.parquet")
+    pq.write_table(table.append_column("n", pa.array([[1], [2]])), folder / "train-00001.parquet")
+
+
+def no_rows(folder):
+    mclip_folder(folder, [0, 1], files=1)
+    pq.write_table(pq.read_table(folder / "train-00000.parquet").slice(0, 0), folder / "train-00000.parquet")
+
+
+def ids_that_are_lists(folder):
+    clip_retrieval_folder(folder, tags=[["a"]] * 5)
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "message"),
+    [
+        (empty_parts, {"layout": "clip-retrieval"}, r"img_emb holds no file img_emb_0\.npy: give the folder"),
+        (ids_that_are_lists, {"ids": "tags"}, r"'tags' of .*list.*an id is a string or a whole number: choose"),
+        (rows_of_two_types, {"layout": "dataset"}, r"train-00001\.parquet do not agree.*one type for each column"),
+        (no_rows, {"layout": "dataset"}, "Parquet files without a row: give the folder of the whole"),
+        (lambda folder: folder.mkdir(), {"layout": "dataset"}, "holds no Parquet file: give the folder"),
+    ],
+)
+def test_a_folder_that_lacks_what_its_layout_has_is_refused_by_name(tmp_path, make, given, message):
+    make(tmp_path / "source")
+    with pytest.raises(BabelclipError, match=message):
+        import_store(tmp_path / "source", tmp_path / "s", **given, **SPACE)
+    assert not (tmp_path / "s" / "manifest.json").exists() or not len(EmbeddingStore.open(tmp_path / "s"))
+
+
+def test_a_file_of_ids_that_is_absent_or_of_another_kind_is_refused(tmp_path):
+    np.save(tmp_path / "v.npy", vectors_of(2))
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\nb\n")
+    for ids, message in (
+        ("ids.csv", r"ids\.csv is no file of ids: give \.parquet .* or \.txt"),
+        ("absent.txt", r"absent\.txt does not exist: check the path"),
+        ("absent.parquet", r"absent\.parquet does not exist: check the path"),
+        ("latin.txt", r"latin\.txt is not UTF-8 .*: write the ids as UTF-8"),
+    ):
+        with pytest.raises(BabelclipError, match=message):
+            import_store(tmp_path / "v.npy", tmp_path / ids.replace(".", "-"), ids=str(tmp_path / ids), **SPACE)
+
+
+def test_a_column_of_the_exports_own_name_and_an_unknown_layout_are_refused(tmp_path):
+    store = write_store(tmp_path / "s", ["a", "b"], columns={"store_id": ["x", "y"]})
+    for layout in ("clip-retrieval", "dataset"):
+        with pytest.raises(BabelclipError, match=r"has a column 'store_id', which the export uses.*another name"):
+            export_store(store.path, tmp_path / layout, layout=layout)
+    with pytest.raises(BabelclipError, match=r"layout 'numpy' is not known\. Did you mean 'npy'"):
+        export_store(store.path, tmp_path / "out", layout="numpy")

@@ -9,7 +9,7 @@ import pytest
 from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.store import EmbeddingStore, writer
 from babelclip.store.merge import merge_stores
-from tests.store.stores import content, killed_until_done, vectors_of, write_store
+from tests.store.stores import FACTS, content, killed_until_done, vectors_of, write_store
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +119,17 @@ def test_a_store_is_neither_merged_twice_nor_into_itself_nor_into_one_with_other
     merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "m")
     with pytest.raises(BabelclipError, match="made by another command: sources differ"):
         merge_stores([tmp_path / "a", tmp_path / "c"], tmp_path / "m")
+
+
+def test_a_merge_that_was_stopped_and_changed_since_does_not_go_on(tmp_path):
+    sources = [write_store(tmp_path / name, [name]).path for name in "ab"]
+    merged = merge_stores(sources, tmp_path / "m").path
+    note = json.loads((merged / "origin.json").read_text())
+    (merged / "origin.json").write_text(json.dumps({**note, "complete": False}))
+    with EmbeddingStore.open_or_create(merged, **FACTS) as store:
+        store.append(["x"], vectors_of(1))
+    with pytest.raises(BabelclipError, match=r"ends with id 'x', which none of the stores.*another folder"):
+        merge_stores(sources, merged)
 
 
 def test_a_store_written_anew_over_a_merged_one_is_no_longer_called_merged(tmp_path):

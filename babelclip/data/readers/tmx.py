@@ -82,7 +82,11 @@ class _Units:
         self._known: dict[str, str] = {}
 
     def read(self, file: Any, rows: int) -> Iterator[RawTable]:
-        """Yields tables from an open file."""
+        """Yields tables from an open file.
+
+        Raises:
+            BabelclipError: the file is empty or malformed.
+        """
         first = file.read(_BLOCK)
         if not first.strip():
             raise BabelclipError(f"{self._path} is empty. A TMX file begins with <tmx>: check how it was made.")

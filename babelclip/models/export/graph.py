@@ -48,7 +48,7 @@ class TextGraph(nn.Module):
         self._padding_is_read = text.tokenizer.pad_to is not None
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns `features` as the head gives them, and `embeddings`, the same with rows of length 1."""
+        """Returns `features` (N, D) as the head gives them, and `embeddings` (N, D), the same with rows of length 1."""
         if self._padding_is_read:
             # Texts of fixed length (SigLIP) are read with their padding, whatever a tokenizer says of it.
             attention_mask = torch.ones_like(input_ids)
@@ -70,7 +70,7 @@ class ImageGraph(nn.Module):
         self._dtype = dtype
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns `features` as the head gives them, and `embeddings`, the same with rows of length 1."""
+        """Returns `features` (N, D) as the head gives them, and `embeddings` (N, D), the same with rows of length 1."""
         output = self.backbone(pixels.to(self._dtype))
         pooled = output if isinstance(output, torch.Tensor) else output.pooler_output
         return _both(self.head(pooled.float()))

@@ -52,14 +52,23 @@ class ExportedEncoders:
         return {"input_ids": input_ids, "attention_mask": mask}
 
     def encode_text(self, texts: str | Sequence[str], normalize: bool = True) -> np.ndarray:
-        """Returns text features (N, D) float32 in input order, rows L2-normalised unless `normalize=False`."""
+        """Returns text features (N, D) float32 in input order, rows L2-normalised unless `normalize=False`.
+
+        Raises:
+            BabelclipError: the folder has no text tower.
+        """
         if self.text is None:
             raise BabelclipError("This folder has no text tower. Export the model again with towers='both' or 'text'.")
         texts = [texts] if isinstance(texts, str) else list(texts)
         return self._batched(self.text, texts, self.tokens, normalize)
 
     def encode_image(self, pictures: Picture | Sequence[Picture], normalize: bool = True) -> np.ndarray:
-        """Returns picture features (N, D) float32 in input order, rows L2-normalised unless `normalize=False`."""
+        """Returns picture features (N, D) float32 in input order, rows L2-normalised unless `normalize=False`.
+
+        Raises:
+            BabelclipError: the folder has no picture tower.
+            PictureError: a picture cannot be read.
+        """
         if self.image is None:
             raise BabelclipError(
                 "This folder has no picture tower. Export the model again with towers='both' or 'image'."

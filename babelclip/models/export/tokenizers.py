@@ -98,6 +98,9 @@ def cleaning_steps(rule: str, prefix: str = "") -> tuple[list[Any], list[str]]:
     Args:
         rule: name of a cleaning rule.
         prefix: what stands before the text when the normalizers see it; they leave it as it is.
+
+    Raises:
+        BabelclipError: the rule has no form as normalizers.
     """
     start, kept = (
         (rf"(?<=\A|\A{re.escape(prefix)})", rf"(?<!\A{re.escape(prefix.rstrip())})") if prefix else (r"\A", "")

@@ -174,6 +174,9 @@ def write_dataset_rows(
         parts: files of the whole.
         rows: rows of the store.
         ids: what `whole_number_ids` says.
+
+    Raises:
+        BabelclipError: a column has a name of the data set's own.
     """
     whole, positions = ids
     others = [name for name in store.row_schema.names if name not in ("id", STORE_ID)]
