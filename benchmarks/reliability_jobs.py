@@ -63,7 +63,7 @@ def collection_rows(out: Path) -> dict[str, str]:
 
     found = {}
     opened = open_collection(out)
-    for batch in opened.scan(columns=["id", "path", "bytes", "sha256", "vector"]):
+    for batch in opened.scan(columns=["id", "path", "bytes", "sha256"], with_vectors=True):
         for row in batch.to_pylist():
             if row["id"] in found:
                 raise RuntimeError(f"{out} holds {row['id']} twice")

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,8 +27,6 @@ ROOT = Path(__file__).resolve().parents[1]
 # Seconds that a run may take before it counts as hanging; the machine does other things too.
 LIMIT = 600.0
 HUNG = 124
-# jemalloc's thread, which begins with pyarrow and knows how to go through a fork.
-_KNOWN_TO_FORK = "jemalloc_bg_thd"
 # A hub is not asked, and equal runs give equal bits only with one thread.
 SETTINGS = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "true"}
 
@@ -106,6 +105,8 @@ def start(
 
 def forked(work: Callable[[], object], errors: Path, memory: int = 0) -> int:
     """Returns the id of a new process that does the work and ends with its exit code."""
+    # lancedb warns of forks in every child; nothing of it has run here.
+    warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
     pid = os.fork()
     if pid:
         with contextlib.suppress(OSError):
@@ -175,10 +176,12 @@ def prepare(arguments: Sequence[str], folder: Path) -> None:
     for name in names.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(Exception):
             importlib.import_module(name)
-    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-    others = [name for name in threads[1:] if name != _KNOWN_TO_FORK]
-    if others:
-        raise SystemExit(f"imports have started the threads {others}; what is forked from here could hang")
+    # Threads do not go through a fork; these two libraries start theirs anew.
+    known = {"LanceDBBackgroundEventLoop", "MainThread"}
+    unknown = {thread.name for thread in threading.enumerate()} - known
+    own = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    if unknown or sum(name != "jemalloc_bg_thd" for name in own) > threading.active_count():
+        raise SystemExit(f"imports have started threads ({unknown or own}); what is forked from here could hang")
 
 
 def apart(work: Callable[[], str], folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 
 import typer
@@ -48,6 +49,9 @@ _INTERRUPTED = 130
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # A read-only file system, or somebody else's file.
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+# Lance and safetensors name the same numbers in the text of an error of their own; torch says it in words.
+_OF_RUST = re.compile(r"\(os error (\d+)\)")
+_OF_TORCH = "can't allocate memory"
 
 
 def _version(shown: bool) -> None:
@@ -104,19 +108,22 @@ def _make_printable() -> None:
             )
 
 
-def _reason(error: OSError | MemoryError) -> str:
-    """Returns what is wrong with the machine, and what to do; "" for what would be a fault of ours."""
-    if isinstance(error, MemoryError):
-        return (
-            "memory has run out. What was finished is kept. Close other programs, or take smaller batches or a machine "
-            "with more, and run the same again."
-        )
-    if error.errno in _FULL:
+def _reason(error: Exception) -> str:
+    """Returns what is wrong with the machine, and what to do; "" for what may be a fault of ours."""
+    number = error.errno if isinstance(error, OSError) else None
+    if found := _OF_RUST.search(str(error)):
+        number = int(found[1])
+    if number in _FULL:
         return f"the disk is full ({error}). What was finished is kept. Free some space and run the same again."
-    if error.errno in _FORBIDDEN:
+    if number in _FORBIDDEN:
         return (
             f"the system does not allow this ({error}). Give a folder that you may write and files that you may read, "
             "or get the right to, and run the same again; what was finished is kept."
+        )
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or _OF_TORCH in str(error):
+        return (
+            f"memory has run out ({str(error) or 'no more of it'}). What was finished is kept. Close other programs, "
+            "or take smaller batches or a machine with more, and run the same again."
         )
     return ""
 
@@ -132,7 +139,7 @@ def main() -> None:
     except (BabelclipError, MissingExtraError) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
-    except (OSError, MemoryError) as error:
+    except Exception as error:
         reason = _reason(error)
         if not reason:
             raise

@@ -97,7 +97,13 @@ def test_a_full_disk_is_one_line(tmp_path, model, monkeypatch):
     [
         (OSError(errno.EROFS, "Read-only file system", "out"), "the system does not allow this ([Errno 30] Read-only"),
         (PermissionError(errno.EACCES, "Permission denied", "out"), "the system does not allow this ([Errno 13] Perm"),
-        (MemoryError(), "memory has run out. What was finished is kept."),
+        (
+            RuntimeError("lance error: LanceError(IO): No space left (os error 28), src/w.rs:258:9"),
+            "the disk is full (lan",
+        ),
+        (RuntimeError("Permission denied (os error 13)"), "the system does not allow this (Permission denied"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes."), "memory has run out (Default"),
+        (MemoryError(), "memory has run out (no more of it). What was finished is kept."),
     ],
 )
 def test_what_the_machine_refuses_is_one_line(tmp_path, model, monkeypatch, failure, said):
@@ -112,12 +118,15 @@ def test_what_the_machine_refuses_is_one_line(tmp_path, model, monkeypatch, fail
 
 
 def test_a_failure_of_another_kind_keeps_its_trace(tmp_path, model, monkeypatch):
-    def failed(*_given, **_settings):
-        raise OSError(errno.EIO, "Input/output error", "out")
+    for failure in (OSError(errno.EIO, "Input/output error", "out"), RuntimeError("of ours"), KeyError(3)):
 
-    monkeypatch.setattr(babelclip, "load", failed)
-    with pytest.raises(OSError, match="Input/output error"):
-        call("search", "--in", tmp_path, "--model", model, "a dog")
+        def failed(*_given, failure=failure, **_settings):
+            raise failure
+
+        monkeypatch.setattr(babelclip, "load", failed)
+        with pytest.raises(type(failure)) as raised:
+            call("search", "--in", tmp_path, "--model", model, "a dog")
+        assert raised.value is failure
 
 
 def test_exit_codes_tell_failure_from_wrong_use(tmp_path, model):
