@@ -107,10 +107,11 @@ def _search_collection(
     from babelclip.cli.default_model import default_model
     from babelclip.search.index_state import noted_model
     from babelclip.search.query import find, parse_query
+    from babelclip.search.query_terms import MINUS
 
     like, plus, minus = pictures
     added = [_term(collection, word, 1.0, text_too=False) for word in like]
-    added += [_term(collection, word, 1.0) for word in plus] + [_term(collection, word, -1.0) for word in minus]
+    added += [_term(collection, word, 1.0) for word in plus] + [_term(collection, word, MINUS) for word in minus]
     asked = [(query, [*parse_query(query), *added]) for query in queries] or [(" + ".join([*like, *plus]), added)]
     terms = [term for _name, parts in asked for term in parts]
     clip = None

@@ -1,7 +1,7 @@
 """What a query is made of: terms with a weight, and the line of text that people write them in.
 
     beach                          one term
-    beach - people + at night      three; one that begins with "-" is taken away
+    beach - people + at night      three; one that begins with "-" is taken away, by half unless a weight is given
     "black - white" + 'x y'        in quotation marks, + and - are text
     beach^2 + dog^0.5              weights
 
@@ -24,6 +24,10 @@ from babelclip.errors import BabelclipError, shown
 from babelclip.models.preprocess import Picture
 
 MAX_TERMS = 32
+# What is taken away without a weight. Taken away whole it takes much of what is asked for with it, since all texts have
+# a part in common: CIFAR-10 by the starter's model, "animal - cat" and the like, share of the first 20 pictures that
+# fit: 0.815 at 1, 0.85 at 0.5, 0.75 without the second part.
+MINUS = -0.5
 _PLUS, _MINUS = "+＋", "-－−"
 _QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“", "«": "»", "「": "」", "”": "”", "‘": "’"}
 _WEIGHT = re.compile(r"\^(\d{1,4}(?:\.\d{1,4})?)$")
@@ -82,7 +86,7 @@ def parse_query(line: str) -> list[Term]:
     for sign, words in _split(line):
         weight = _WEIGHT.search(words)
         text = words[: weight.start()].rstrip() if weight and weight.start() else words
-        factor = float(weight[1]) if weight and weight.start() else 1.0
+        factor = float(weight[1]) if weight and weight.start() else (1.0 if sign > 0 else abs(MINUS))
         text = _unquoted(text)
         if not text:
             continue

@@ -5,6 +5,7 @@ Entry points: `create_app`, `from_environment` (for uvicorn's workers).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
@@ -42,7 +43,9 @@ def create_app(service: Service) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        warming = asyncio.create_task(service.warm())
         yield
+        warming.cancel()
         await jobs.close()
         await service.close()
 

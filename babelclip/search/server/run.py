@@ -45,7 +45,9 @@ def run(settings: Settings, ready: Callable[[str], None] | None = None) -> None:
     check_settings(settings)
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         require(module, "search")
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
+    # Of libraries (faiss tells how it loads) only what goes wrong.
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("babelclip").setLevel(logging.INFO)
     if not is_loopback(settings.host):
         how = "with keys" if settings.protected else "WITHOUT KEYS: EVERYBODY WHO REACHES IT MAY SEARCH"
         logging.getLogger("babelclip.serve").warning("listening on %s:%d %s", settings.host, settings.port, how)

@@ -6,6 +6,7 @@ Entry points: `Service`, `open_service`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -153,6 +154,21 @@ class Service:
         if known is not None:
             return known[0]
         return await self.in_thread("spread", lambda: served.spread(encoder.clip), encoder.executor)
+
+    async def warm(self) -> None:
+        """Does once, in the encoders' threads, what the first question would wait for.
+
+        That is a model's first run, and the measure of unrelated queries where none is kept. Questions are answered
+        meanwhile. What fails here will fail again at a question, and is told there.
+        """
+        for encoder in self.encoders.values():
+            if encoder.clip.text is not None:
+                await self.in_thread("spread", functools.partial(encoder.clip.encode_text, ["a"]), encoder.executor)
+        for served in self.collections.values():
+            try:
+                await self.spread(served, self.encoder_for(served))
+            except BabelclipError as error:
+                log.warning("%s: %s", served.name, error)
 
     def visible(self, collection: Collection) -> dict[str, str]:
         """Returns the columns that requests may name: no bytes, and no paths unless the operator shows them."""

@@ -10,6 +10,7 @@ import { chooseInterface, fillTexts, t, textsReady } from './texts.js';
 
 const PAGE = 40; // rows of one answer; scrolling asks for the next ones
 const PAUSE = 250; // milliseconds after the last key before a search starts
+const MINUS = -0.5; // what is taken away counts half, as in a line of text (query_terms.py)
 const $ = (id) => document.getElementById(id);
 
 const state = address.read();
@@ -18,6 +19,7 @@ let cursor = null;
 let detected = null; // language that the service saw in the query
 let running = null; // AbortController of the search under way
 let loadingMore = false;
+let sending = false; // a picture is on its way to the service
 let composing = false; // an input method is putting a character together
 let timer = 0;
 let took = 0; // seconds of the search whose pictures are shown
@@ -109,7 +111,7 @@ async function more() {
 }
 
 function asked(from) {
-  const terms = state.terms.map(({ kind, weight, ...term }) => ({ [kind]: term[kind], weight }));
+  const terms = state.terms.map(({ kind, weight, ...term }) => ({ [kind]: term[kind], weight: weight < 0 ? MINUS : weight }));
   return {
     ...(state.query.trim() ? { query: state.query, ...(state.lang ? { lang: state.lang } : {}) } : {}),
     terms,
@@ -123,7 +125,8 @@ function asked(from) {
 /** Says how many pictures are shown and how long the search took. */
 function say() {
   const shown = grid.count();
-  $('status').textContent = shown ? `${t('shown', { n: shown })} · ${t('took', { ms: Math.max(1, Math.round(took * 1000)) })}` : '';
+  // What a next page would say of the question before is not news any more.
+  if (!sending) $('status').textContent = shown ? `${t('shown', { n: shown })} · ${t('took', { ms: Math.max(1, Math.round(took * 1000)) })}` : '';
   $('save').hidden = !shown;
 }
 
@@ -274,8 +277,9 @@ function listen() {
   listenForPictures({ button: $('pick'), file: $('file'), curtain: $('drop') }, async (picture) => {
     $('status').textContent = t('sending');
     $('grid').classList.add('waiting');
+    sending = true;
     try {
-      const { upload } = await api('/v1/uploads', { bytes: picture });
+      const { upload } = await api('/v1/uploads', { bytes: picture }).finally(() => { sending = false; });
       change({ query: '', terms: [{ kind: 'upload', upload, weight: 1, preview: URL.createObjectURL(picture) }], item: null });
     } catch (error) {
       $('grid').classList.remove('waiting');

@@ -30,7 +30,7 @@ def test_terms_add_up_and_take_away(client, item):
     first = search(client, terms=[{"id": item["id"]}], k=5)
     assert item["id"] not in [hit["id"] for hit in first["hits"]]
     line = search(client, query="red circle - blue", k=5)
-    apart = search(client, terms=[{"text": "red circle"}, {"text": "blue", "weight": -1}], k=5)
+    apart = search(client, terms=[{"text": "red circle"}, {"text": "blue", "weight": -0.5}], k=5)
     assert [hit["id"] for hit in line["hits"]] == [hit["id"] for hit in apart["hits"]]
     scores = [hit["score"] for hit in line["hits"]]
     assert scores == sorted(scores, reverse=True)

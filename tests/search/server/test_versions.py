@@ -34,9 +34,7 @@ def rows_with_doubles():
 
 def same(one, other):
     """Whether two pages hold the same hits in the same order."""
-    assert [hit._replace(score=0) for hit in one.rows] == [
-        hit._replace(score=0) for hit in other.rows
-    ]
+    assert [hit._replace(score=0) for hit in one.rows] == [hit._replace(score=0) for hit in other.rows]
     scores = [[hit.score for hit in page.rows] for page in (one, other)]
     assert np.abs(np.array(scores[0]) - np.array(scores[1])).max(initial=0) < SCORE_TOLERANCE
     assert one.exhausted == other.exhausted

@@ -183,7 +183,7 @@ def test_more_like_this_and_not_this_are_terms_that_can_be_turned_and_removed(op
     page.locator(".card").nth(2).click()
     with page.expect_request("**/search") as asked:
         page.get_by_role("button", name="− not this").click()
-    assert [term["weight"] for term in asked.value.post_data_json["terms"]] == [1, -1]
+    assert [term["weight"] for term in asked.value.post_data_json["terms"]] == [1, -0.5]
     with page.expect_request("**/search") as asked:
         page.locator(".chip.minus .toggle").click()
     assert [term["weight"] for term in asked.value.post_data_json["terms"]] == [1, 1]
@@ -199,7 +199,7 @@ def test_words_become_wanted_and_unwanted_chips(open_page):
     page.fill("#query", "-square")
     with page.expect_request("**/search") as asked:
         page.keyboard.press("Enter")
-    assert asked.value.post_data_json["terms"] == [{"text": "circle", "weight": 1}, {"text": "square", "weight": -1}]
+    assert asked.value.post_data_json["terms"] == [{"text": "circle", "weight": 1}, {"text": "square", "weight": -0.5}]
     assert "plus=circle" in page.url
     assert "minus=square" in page.url
 
@@ -248,7 +248,7 @@ def test_a_picture_that_is_on_its_way_is_told_of(open_page, tmp_path):
     page = open_page()
     path = make_pictures(tmp_path) / "green-circle-48.png"
     held = []
-    page.route("**/v1/uploads", held.append)
+    page.route("**/v1/uploads", lambda route: held.append(route))
     page.evaluate(DROP, [list(path.read_bytes()), "image/png"])
     page.wait_for_function("() => document.querySelector('#status').textContent.startsWith('Sending')")
     while not held:
