@@ -221,6 +221,9 @@ def _general(said: str) -> str:
 @contextmanager
 def tmpfs(folder: Path, size: int) -> Iterator[None]:
     """Makes `folder` a file system of `size` bytes of its own."""
+    subprocess.run(
+        ["umount", "-l", str(folder)], check=False, stderr=subprocess.DEVNULL
+    )  # of a campaign that was killed
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)

@@ -232,6 +232,15 @@ def test_import_refuses_what_is_damaged_and_what_is_no_data_set(store: Embedding
     assert import_published(tmp_path / "out", tmp_path / "back").ids == store.ids
     with pytest.raises(BabelclipError, match="not the first ones"):
         import_published(tmp_path / "out", make_store(tmp_path / "other", make_captions(3)).path)
+    manifest = tmp_path / "out/babelclip.json"
+    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 99'))
+    with pytest.raises(BabelclipError, match=r"babelclip\.json is of another kind or version.*or a newer one"):
+        import_published(tmp_path / "out", tmp_path / "again")
+
+
+def test_files_without_rows_are_refused(store: EmbeddingStore, tmp_path: Path):
+    with pytest.raises(BabelclipError, match="rows=0 of a file is not allowed: give 1 or more"):
+        publish_store(store, None, tmp_path / "out", licence="mit", rows=0)
 
 
 KILLED = """

@@ -98,7 +98,8 @@ def _attempt(name: str, load: Callable[[], Any]) -> Any:
         return load()
     except BabelclipError:
         raise
-    except (OSError, ValueError, RuntimeError, NotImplementedError, KeyError, TypeError, pa.ArrowException) as error:
+    # IndexError: `datasets` saves a split without rows as no file, and then looks for the first one.
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, pa.ArrowException) as error:
         if "scripts are no longer supported" in str(error):
             raise BabelclipError(
                 f"hub:{name} comes with a program that makes its rows, and programs of others are never run. Fetch "

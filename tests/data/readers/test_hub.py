@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import errors
 
 from babelclip.data.readers import hub
 from babelclip.data.sources import count_captions, open_captions
@@ -104,6 +106,49 @@ def test_without_the_hub_an_error_names_the_command_within_five_seconds(monkeypa
     with pytest.raises(BabelclipError, match=f"no answer within 0.1 s.*{command}"):
         list(open_captions("hub:org/some"))
     assert time.monotonic() - begin < 5
+
+
+def answered(code, kind, message="no"):
+    """What the hub's library raises at a status code."""
+    response = httpx.Response(code, request=httpx.Request("GET", "http://hub.invalid/api/datasets/org/some"))
+    return kind(message, response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (answered(403, errors.GatedRepoError), r"org/some is gated: .*Accept them, log in with `hf auth login`"),
+        (answered(404, errors.RepositoryNotFoundError), r"org/some is not on the hub, or it is private.*spelling"),
+        # Asked too often: the library that loads it waits and asks again.
+        (answered(429, errors.HfHubHTTPError), "cannot be read: it was loaded"),
+    ],
+)
+def test_what_the_hub_answers_is_told_with_what_to_do(monkeypatch, error, message):
+    def refused(*_, **__):
+        raise error
+
+    def load(*_, **__):
+        raise ValueError("it was loaded")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refused)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(BabelclipError, match=message):
+        list(open_captions("hub:org/some"))
+
+
+def test_a_saved_set_of_splits_wants_one_of_them_and_an_empty_one_is_refused(tmp_path):
+    rows = datasets.Dataset.from_list([{"text": "hund", "lang": "sv"}])
+    datasets.DatasetDict({"train": rows, "none": rows.select([])}).save_to_disk(str(tmp_path / "saved"))
+    assert ids_of(f"hub:{tmp_path / 'saved'}") == ["0"]
+    with pytest.raises(BabelclipError, match=r"has the splits train, none, not 'test': give hub:.*::SPLIT"):
+        list(open_captions(f"hub:{tmp_path / 'saved'}::test"))
+    with pytest.raises(BabelclipError, match=r"cannot be read: .*Write hub:NAME:CONFIG:SPLIT"):
+        list(open_captions(f"hub:{tmp_path / 'saved'}::none"))
+    (tmp_path / "empty").mkdir()
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "empty" / "train.parquet")
+    with pytest.raises(BabelclipError, match=r"is empty\. .*choose another split"):
+        list(open_captions(f"hub:{tmp_path / 'empty'}"))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ class LocalHub:
         requests: every request as (method, path, Range header or "").
         refusal: status and X-Error-Code that answers everything, or None.
         cut: file name -> number of bytes after which the connection breaks, once.
+        drops: file name -> number of bytes after which every connection breaks.
+        silent: file name -> number of bytes after which nothing more comes, and the connection stays.
         hanging: names of files (or "api") for which nothing is ever answered.
         ranges: False to ignore Range, as some mirrors do.
         corrupt: names of files that come with one byte changed.
@@ -32,11 +34,14 @@ class LocalHub:
         self.requests = []
         self.refusal = None
         self.cut = {}
+        self.drops = {}
+        self.silent = {}
         self.hanging = set()
         self.ranges = True
         self.corrupt = set()
         self.listing = None
         self.after_listing = None
+        self.closed = threading.Event()
         handler = type("Handler", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
@@ -57,6 +62,7 @@ class LocalHub:
         return [path.split("/resolve/")[1].split("/", 1)[1] for _, path, _ in self.requests if "/resolve/" in path]
 
     def close(self):
+        self.closed.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -111,18 +117,24 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"ETag": f'"{_etag(content)}"', "X-Repo-Commit": commit, "X-Linked-Size": str(len(content))}
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._answer(206 if start else 200, content[start:], headers, cut=self.hub.cut.pop(file, None))
+        cut = self.hub.cut.pop(file, self.hub.drops.get(file))
+        self._answer(206 if start else 200, content[start:], headers, cut, self.hub.silent.get(file))
 
-    def _answer(self, status, body, headers, cut=None):
+    def _answer(self, status, body, headers, cut=None, silent=None):
         self.send_response(status)
         for key, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(key, value)
         self.end_headers()
+        if silent is not None:
+            self.wfile.write(body[:silent])
+            self.wfile.flush()
+            return self.hub.closed.wait(30)
         self.wfile.write(body if cut is None else body[:cut])
         if cut is not None:
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
+        return None
 
 
 def _etag(content):
