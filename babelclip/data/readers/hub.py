@@ -31,6 +31,7 @@ from babelclip.data.parts import one_naming
 from babelclip.data.readers import pairs, table_files
 from babelclip.data.tables import RawTable
 from babelclip.errors import BabelclipError, MissingExtraError, require, shown
+from babelclip.files import read_object
 
 # Seconds for the first answer of the hub: without a network, an error comes within five.
 DEADLINE = 3.5
@@ -68,7 +69,7 @@ def _opened(name: str, config: str, split: str) -> Any:
         raise BabelclipError(f"hub:{name}: there is no such folder. Give org/name, or a folder that exists.")
     datasets = _library()
     if any((folder / saved).is_file() for saved in ("state.json", "dataset_dict.json")):
-        return _attempt(name, lambda: _split_of(datasets.load_from_disk(name), name, split))
+        return _attempt(name, lambda: _saved(folder, split))
     streaming = folder.exists() or not _offline()
     if streaming and not folder.exists():
         _ask(name)
@@ -84,12 +85,26 @@ def _library() -> Any:
         raise BabelclipError(f"The library datasets does not import ({shown(error)}). Install it again.") from error
 
 
-def _split_of(data: Any, name: str, split: str) -> Any:
-    if not isinstance(data, dict):
-        return data
-    if split not in data:
-        raise BabelclipError(f"hub:{name} has the splits {', '.join(data)}, not {split!r}: give hub:{name}::SPLIT.")
-    return data[split]
+def _saved(folder: Path, split: str) -> Any:
+    """Returns what `save_to_disk` wrote, of several splits this one; the others are not opened."""
+    from datasets import load_from_disk
+
+    told = folder / "dataset_dict.json"
+    if told.is_file():
+        splits = read_object(told).get("splits", [])
+        if split not in splits:
+            raise BabelclipError(
+                f"hub:{folder} has the splits {', '.join(splits)}, not {split!r}: give hub:{folder}::SPLIT."
+            )
+        folder = folder / split
+    try:
+        return load_from_disk(str(folder))
+    except IndexError as error:  # a split without rows is saved as no file, and the first one is looked for
+        raise _empty(f"hub:{folder}") from error
+
+
+def _empty(source: str) -> BabelclipError:
+    return BabelclipError(f"{source} is empty. A data set holds at least one row: choose another split.")
 
 
 def _attempt(name: str, load: Callable[[], Any]) -> Any:
@@ -98,8 +113,7 @@ def _attempt(name: str, load: Callable[[], Any]) -> Any:
         return load()
     except BabelclipError:
         raise
-    # IndexError: `datasets` saves a split without rows as no file, and then looks for the first one.
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, RuntimeError, NotImplementedError, KeyError, TypeError, pa.ArrowException) as error:
         if "scripts are no longer supported" in str(error):
             raise BabelclipError(
                 f"hub:{name} comes with a program that makes its rows, and programs of others are never run. Fetch "
@@ -179,7 +193,7 @@ def _iter_rows(data: Any, source: str, rows: int, lang: str | None) -> Iterator[
     batches = _batches(data, source, rows)
     first = next(batches, None)
     if first is None:
-        raise BabelclipError(f"{source} is empty. A data set holds at least one row: choose another split.")
+        raise _empty(source)
     types = {field.name.lower(): field.type for field in first.schema}
     is_parallel = isinstance(types.get("translation"), pa.StructType)
     wanted, convert = table_files.reading(types, lambda: lang)
