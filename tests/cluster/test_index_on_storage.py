@@ -21,7 +21,7 @@ def test_ranks_that_share_only_a_bucket_make_the_rows_of_the_plain_index(tmp_pat
     import babelclip
 
     model = str(make_model(tmp_path / "model"))
-    put_folder(make_pictures(tmp_path / "pictures", 40), s3("pictures"))
+    put_folder(make_pictures(tmp_path / "pictures", 24), s3("pictures"))
     plain = index_pictures(babelclip.load(model), [tmp_path / "pictures"], tmp_path / "plain.lance", batch_size=8)
     monkeypatch.setenv("WORLD_SIZE", "2")
     made = []

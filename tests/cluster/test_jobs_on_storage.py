@@ -28,23 +28,23 @@ def model(tmp_path_factory):
 def test_ranks_that_share_only_a_bucket_fill_a_store_there(tmp_path, model, s3, monkeypatch):  # noqa: F811
     source, out, said, made = s3("captions/c.jsonl"), s3("runs/targets"), [], []
     storage.upload(write(tmp_path / "c.jsonl"), source)
-    embed_file(babelclip.load(model), tmp_path / "c.jsonl", tmp_path / "plain", shard_rows=8)
+    embed_file(babelclip.load(model), tmp_path / "c.jsonl", tmp_path / "plain", shard_rows=16)
     monkeypatch.setenv("WORLD_SIZE", "3")
     for rank in (2, 0, 1):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("BABELCLIP_CACHE", str(tmp_path / f"machine-{rank}"))
-        made.append(embed_on("rank", source, out, model=model, means=Means(say=said.append), shard_rows=8))
+        made.append(embed_on("rank", source, out, model=model, means=Means(say=said.append), shard_rows=16))
     assert [done is None for done in made] == [True, True, False]
     assert objects(out) == content(tmp_path / "plain")
     assert set(objects(f"{out}.job")) == {"job.json"}
     assert EmbeddingStore.open(out).ids == EmbeddingStore.open(tmp_path / "plain").ids
-    again = embed_on("rank", source, out, model=model, means=Means(say=said.append), shard_rows=8)
+    again = embed_on("rank", source, out, model=model, means=Means(say=said.append), shard_rows=16)
     assert (again.report.there, again.report.added) == (90, 0)
 
 
 def test_a_job_goes_on_where_its_committer_died_between_fragments_and_commit(tmp_path, model, s3, monkeypatch):  # noqa: F811
     source, out = write(tmp_path / "c.jsonl"), s3("targets")
-    embed_file(babelclip.load(model), source, tmp_path / "plain", shard_rows=8)
+    embed_file(babelclip.load(model), source, tmp_path / "plain", shard_rows=16)
     write_manifest = layout.write_manifest
 
     def failing(path, facts, shards):
@@ -54,10 +54,10 @@ def test_a_job_goes_on_where_its_committer_died_between_fragments_and_commit(tmp
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="power"):
         patched.setattr(layout, "write_manifest", failing)
-        embed_on("local", source, out, model=model, means=Means(), shard_rows=8)
+        embed_on("local", source, out, model=model, means=Means(), shard_rows=16)
     assert len(EmbeddingStore.open(out)) == 0
     monkeypatch.setenv("BABELCLIP_CACHE", str(tmp_path / "another-machine"))
-    embed_on("local", source, out, model=model, means=Means(), shard_rows=8)
+    embed_on("local", source, out, model=model, means=Means(), shard_rows=16)
     assert objects(out) == content(tmp_path / "plain")
     assert objects(f"{out}.job") == {}
 

@@ -100,8 +100,8 @@ def strict(s3_server: str, s3: Callable[[str], str], monkeypatch: pytest.MonkeyP
     storage.write_bytes(s3("c.jsonl"), b"{}")
 
     def ask(after: str) -> None:
-        told = urllib.request.Request(f"{s3_server}/moto-api/reset-auth", after.encode(), {"Content-Type": "text/plain"})
-        urllib.request.urlopen(told, timeout=10).close()
+        url, kind = f"{s3_server}/moto-api/reset-auth", {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(url, after.encode(), kind), timeout=10).close()
 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "wrong-key")
     ask("0")
