@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -243,42 +242,18 @@ def test_files_without_rows_are_refused(store: EmbeddingStore, tmp_path: Path):
         publish_store(store, None, tmp_path / "out", licence="mit", rows=0)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import babelclip.files, babelclip.data.publish as publish, babelclip.data.publish_files as files
-from tests.data.test_publish import make_captions, make_translations
-steps = int(sys.argv[3])
-def counted(real):
-    def call(*arguments, **more):
-        global steps
-        steps -= 1
-        if steps < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **more)
-    return call
-os.replace, babelclip.files.sync = counted(os.replace), counted(babelclip.files.sync)
-publish.publish_store(sys.argv[1], [make_captions(), make_translations()], sys.argv[2], licence="mit", name="x", rows=4)
-"""
-
-
 def test_killed_at_any_step_it_ends_in_the_same_bytes(store: EmbeddingStore, tmp_path: Path):
     publish_store(store, [make_captions(), make_translations()], tmp_path / "whole", licence="mit", name="x", rows=4)
-    kills = 0
     # One run that is killed again and again, a few steps later each time.
-    for steps in (4, 20, 31, 48, 58, 60):
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(store.path), str(tmp_path / "out"), str(steps)],
-            env={**os.environ, "PYTHONPATH": os.getcwd()},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        kills += done.returncode == -signal.SIGKILL
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        if done.returncode == 0:
-            break
-        assert not (tmp_path / "out").exists() or (tmp_path / "out/babelclip.json").exists()
+    steps = ("4", "20", "31", "48", "58", "60")
+    command = [sys.executable, "-m", "tests.data.killed_publish", str(store.path), str(tmp_path / "out"), *steps]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    ends = json.loads(done.stdout.splitlines()[-1])
+    kills = sum(end["status"] == signal.SIGKILL for end in ends)
+    assert {end["status"] for end in ends} <= {0, signal.SIGKILL}, done.stderr
+    # What a kill leaves has no name yet, or is whole.
+    assert all(end["whole"] for end in ends)
     assert kills >= 3
     publish_store(store, [make_captions(), make_translations()], tmp_path / "out", licence="mit", name="x", rows=4)
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
