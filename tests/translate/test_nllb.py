@@ -61,6 +61,7 @@ def test_source_and_target_decide(nllb):
 def test_norwegian_and_regions_are_served_by_their_standard(nllb):
     engine = engine_of(nllb)
     assert {"no", "nb", "sat", "zh-Hant", "pt-BR", "ko"} <= set(engine.languages())
+    assert engine.model("nb") == engine.model("no") == str(nllb)
     assert engine.translate(TEXTS[:3], "en", "no") == engine.translate(TEXTS[:3], "en", "nb")
     assert engine.translate(TEXTS[:3], "en", "pt-BR") == engine.translate(TEXTS[:3], "en", "pt")
 

@@ -307,6 +307,34 @@ def test_an_engine_that_fails_keeps_what_is_finished(tmp_path, finished):
     assert content(tmp_path / "out") == content(whole)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"devices": ()}, "devices is empty: give at least one"),
+        ({"rows": 0}, "rows=0 and batch_size=5: each must be at least 1"),
+        ({"batch_size": 0}, "rows=30 and batch_size=0: each must be at least 1"),
+        ({"engine": {"swe": FAKE, "de": FAKE}}, r"no engine was given for fr; there is one for sv, de\..*leave the"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_a_folder_is_begun(tmp_path, given, message):
+    with pytest.raises(BabelclipError, match=message):
+        run(make_source(tmp_path), tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_language_may_have_an_engine_of_its_own(tmp_path):
+    other = EngineChoice("other", opener=fake.open_newer)
+    report = run(make_source(tmp_path), tmp_path / "out", engine={"sv": FAKE, "de": FAKE, "fr": other})
+    assert [report.languages[lang].model for lang in TO] == ["fake-1-sv", "fake-1-de", "fake-2-fr"]
+
+
+def test_a_manifest_of_another_program_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text('{"format": "something else"}')
+    with pytest.raises(BabelclipError, match=r"is not the manifest of a translation.*another folder"):
+        run(make_source(tmp_path), tmp_path / "out")
+
+
 def test_a_worker_that_dies_is_an_error_that_says_what_to_do(tmp_path):
     choice = EngineChoice("fake", opener=fake.open_dying)
     with pytest.raises(BabelclipError, match=r"ended with code 77 at block \d of .*fewer workers"):
