@@ -49,6 +49,8 @@ _INTERRUPTED = 130
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # A read-only file system, or somebody else's file.
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+# A file where a folder is asked for or the other way round, or a folder that is not there.
+_OTHER_KIND = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 # Lance and safetensors name the same numbers in the text of an error of their own; torch says it in words.
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 _OF_TORCH = "can't allocate memory"
@@ -119,6 +121,11 @@ def _reason(error: Exception) -> str:
         return (
             f"the system does not allow this ({error}). Give a folder that you may write and files that you may read, "
             "or get the right to, and run the same again; what was finished is kept."
+        )
+    if isinstance(error, OSError) and number in _OTHER_KIND and error.filename is not None:
+        return (
+            f"{error.filename} is not what is asked for there ({error.strerror}). A file must be given where a file is "
+            "read, a folder where one is written, below a folder that exists: check the paths, and run the same again."
         )
     if isinstance(error, MemoryError) or number == errno.ENOMEM or _OF_TORCH in str(error):
         return (

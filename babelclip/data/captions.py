@@ -429,7 +429,7 @@ def raise_nothing_left(source: str, skipped: Mapping[str, int], unknown: dict[st
     counts = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it has no rows"
     cure = "check the file"
     if NO_LANGUAGE in skipped:
-        cure = "add a column lang, or pass the language of the texts as lang='…'"
+        cure = "add a column lang, or pass the language of the texts as lang='sv' (--lang sv)"
     elif unknown:
         cure = next(iter(unknown.values()))
     raise BabelclipError(

@@ -19,6 +19,7 @@ import numpy as np
 import babelclip
 from babelclip.data.captions import Captions
 from babelclip.data.embed import embed_captions
+from babelclip.errors import BabelclipError
 from babelclip.evaluate.report import write_results
 from babelclip.models.clip import Clip
 from babelclip.models.text import TextEncoder
@@ -145,7 +146,11 @@ def run_demo(
         recipe: other settings of the training.
         least: captions that a language needs for a column.
         progress: show bars on stderr.
+
+    Raises:
+        BabelclipError: `out` is a file.
     """
+    _refuse_file(out)
     clock = Clock(say)
     recipe = recipe or recipe_for(seed)
     if parts is None:
@@ -198,6 +203,14 @@ def run_demo(
     return report
 
 
+def _refuse_file(folder: Path) -> None:
+    # Before minutes of work, and not at the end of them.
+    if folder.exists() and not folder.is_dir():
+        raise BabelclipError(
+            f"{folder} is a file. A folder is written there, new or begun before: choose another path."
+        )
+
+
 def make_starter(folder: Path, *, work: Path | None = None, seed: int = 0, say: Say = lambda _line: None) -> Clip:
     """Makes the demo's model in `folder`, without measuring and showing, and returns it.
 
@@ -206,9 +219,14 @@ def make_starter(folder: Path, *, work: Path | None = None, seed: int = 0, say: 
         work: keeps targets, log and checkpoints; None: beside the model, in `<folder>-work`.
         seed: of data order and initial weights.
         say: is given lines for the user.
+
+    Raises:
+        BabelclipError: `folder` or `work` is a file.
     """
     clock = Clock(say)
     work = work or folder.with_name(f"{folder.name}-work")
+    for place in (folder, work):
+        _refuse_file(place)
     with clock.step("models and texts from packages"):
         parts = gather_parts(seed)
     _taught(parts, parts.teacher, recipe_for(seed), work, clock, progress=True)

@@ -178,13 +178,13 @@ def read_manifest(path: Path) -> tuple[StoreFacts, list[Shard]]:
     """
     if not (path / MANIFEST).is_file():
         raise BabelclipError(
-            f"{path} is not an embedding store: it has no {MANIFEST}. Give a folder that EmbeddingStore.create wrote."
+            f"{path} is not an embedding store: it has no {MANIFEST}. Give a folder that `babelclip embed` wrote."
         )
     content = read_json(path / MANIFEST)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise BabelclipError(
             f"{path / MANIFEST} is not the manifest of an embedding store: its format must be {FORMAT!r}. Give a "
-            "folder that EmbeddingStore.create wrote."
+            "folder that `babelclip embed` wrote."
         )
     if content.get("version") != VERSION:
         raise BabelclipError(

@@ -277,6 +277,8 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         content = tomllib.loads(local(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BabelclipError(f"Recipe {path} does not exist. Check the path; recipes end in .toml.") from error
+    except IsADirectoryError as error:
+        raise BabelclipError(f"{path} is a folder. A recipe is one file that ends in .toml: give that file.") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, endless digits; nested too deeply
         raise BabelclipError(f"Recipe {path} is not valid TOML: {error}. Correct that line.") from error
     return apply_overrides(recipe_from_dict(content), overrides)

@@ -23,6 +23,10 @@ def home(tmp_path_factory):
     draw_shape("red", "circle").save(folder / "pictures" / "red.png")
     (folder / "note.txt").write_text("a dog\n")
     (folder / "wrong.toml").write_text("[student]\nmodle = 'x'\n")
+    (folder / "pdfs").mkdir()
+    (folder / "pdfs" / "photo.jpg").write_bytes(b"%PDF-1.4\n")
+    (folder / "plain.jsonl").write_text('{"text": "a dog"}\n')
+    (folder / "english.jsonl").write_text('{"text": "a dog", "lang": "en"}\n')
     (folder / "captions.jsonl").write_text('{"text": "a dog", "lang": "swedish"}\n')
     return folder
 
@@ -50,6 +54,21 @@ MISTAKES = {
     "train wrong.toml --out run": (1, "Did you mean 'model'"),
     "export model --to onxx --out out": (1, "Did you mean 'onnx'"),
     "report note.txt": (1, "a file of results"),
+    "train pictures --out run": (1, "is a folder. A recipe is one file"),
+    "embed plain.jsonl --model model --out targets": (1, "(--lang sv)"),
+    "embed note.txt --model model --out targets": (1, "(--lang sv)"),
+    "evaluate model --captions english.jsonl": (1, "its captions name none"),
+    "store info pictures": (1, "Give a folder that `babelclip embed` wrote"),
+    "search --in pdfs dog --model model": (1, "does not decode as a picture"),
+    "search --in pictures dog --model organisation/nothing": (1, "hf download organisation/nothing"),
+    "index pictures --out /proc/x.lance --model model": (1, "below a folder that exists"),
+    "starter --out note.txt": (1, "note.txt is a file"),
+    "demo --out note.txt": (1, "note.txt is a file"),
+    "translate english.jsonl --to klingon --out out": (1, "Did you mean"),
+    "translate english.jsonl --to sv --engine google --out out": (1, "Allowed: apertium"),
+    "export pictures --to onnx --out out": (1, "Give the folder in which config.json"),
+    "models --lang 99": (1, "Allowed are BCP-47 codes"),
+    "serve photos.lance --port 99999": (2, "less than or equal to 65535"),
 }
 
 

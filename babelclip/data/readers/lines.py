@@ -101,8 +101,9 @@ def _languages(paths: Sequence[Path], lang: str | None) -> list[str]:
         code = language_of(path) or ("en" if place == 0 and len(paths) > 1 else lang)
         if code is None:
             raise BabelclipError(
-                f"{path} holds plain lines, which do not say their language, and its name does not end in one. Call "
-                f"it {path.name.split('.')[0]}.sv, for example, or pass the language of its texts as lang='…'."
+                f"{path} holds plain lines, which do not say their language, and its name does not end in one. "
+                f"Call it {path.name.split('.')[0]}.sv, for example, or pass the language of its texts as lang='sv' "
+                "(--lang sv)."
             )
         if code in codes:
             raise BabelclipError(

@@ -56,7 +56,7 @@ def to_captions(raw: RawTable, lang: str | None) -> RawTable:
     if pair is None or lang is None:
         raise BabelclipError(
             f"{raw.source} has English in one column and a translation in another, and does not say which language. "
-            "Pass it as lang='…', or let the configuration, file or folder be called en-sv, for example."
+            "Pass it as lang='sv' (--lang sv), or let the configuration, file or folder be called en-sv, for example."
         )
     columns = [("en", raw.columns[pair[0]].to_pylist()), (lang, raw.columns[pair[1]].to_pylist())]
     return side_by_side(raw, columns)

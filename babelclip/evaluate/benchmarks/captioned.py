@@ -102,7 +102,8 @@ class CaptionRows:
         request, here = self.request, [name for name, source in self._sources.items() if source is not None]
         if not here:
             where = request.images or request.folder
-            raise request.missing(f"pictures: not one of the {len(self._sources)} that its files name is in {where}")
+            named = f"not one of the {len(self._sources)} that its files name is in {where}"
+            raise request.missing(f"pictures: {named if self._sources else 'its captions name none'}")
         first_only = request.protocol == FIRST
         rows = list({(p, lang): (p, lang, t) for p, lang, t in reversed(self._rows)}.values()) if first_only else []
         rows = rows[::-1] if first_only else self._rows

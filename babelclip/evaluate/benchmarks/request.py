@@ -84,6 +84,7 @@ class Request:
     def missing(self, what: str) -> BabelclipError:
         """Returns the error for files that are not there, with the tree that is expected and who publishes it."""
         there = sorted(item.name for item in self.folder.iterdir()) if self.folder.is_dir() else []
+        there = [name for name in there if not name.startswith(".")]
         found = f"it has {', '.join(there[:6])}{' …' if len(there) > 6 else ''}" if there else "it is empty"
         found = found if self.folder.is_dir() else "it does not exist"
         tree = "\n".join(f"  {line}" for line in self.entry.tree.strip().splitlines())
