@@ -63,8 +63,8 @@ def launch(job: Job[Any], shards: Sequence[Shard], means: Means) -> Iterator[Fra
     with _cluster(means) as ray:
         nodes = _nodes(ray)
         room = room_of(nodes, means)
-        kind = "GPU" if room.gpu else f"{room.lanes} processors"
-        means.say(f"Ray: {len(nodes)} nodes, {room.workers} workers of {kind} each")
+        kind = "a GPU" if room.gpu else _counted(room.lanes, "processor")
+        means.say(f"Ray: {_counted(len(nodes), 'node')}, {_counted(room.workers, 'worker')} of {kind} each")
         with contextlib.closing(_answers(ray, job, shards, room)) as answers:
             for answer in answers:
                 if answer["error"]:
@@ -116,6 +116,10 @@ def _cluster(means: Means) -> contextlib.AbstractContextManager[Any]:
 
 def _nodes(ray: Any) -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" + "s" * (count != 1)
 
 
 def _gpus_here(means: Means) -> int:

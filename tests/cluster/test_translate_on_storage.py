@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -125,14 +127,19 @@ def test_what_cannot_be_gone_on_with_is_told_by_its_address(tmp_path, s3):  # no
     assert objects(s3("new")) == {}
 
 
-def test_the_command_takes_a_bucket_at_both_ends_and_for_the_dictionary(tmp_path, monkeypatch, s3):  # noqa: F811
+@pytest.fixture
+def words(tmp_path, s3):  # noqa: F811
+    """A command that reads captions and dictionary from a bucket, all but its output."""
     rows = [(f"t{row}", f"a dog {row}", "en", None) for row in range(9)]
     rows += [(f"t{row}-de", f"ein Hund {row}", "de", f"t{row}") for row in range(9)]
     columns = dict(zip(("id", "text", "lang", "source_id"), map(list, zip(*rows, strict=True)), strict=True))
     write_captions(Captions.from_columns(**columns), tmp_path / "d.jsonl")
     storage.upload(tmp_path / "d.jsonl", s3("d.jsonl"))
     words = ["translate", s3("d.jsonl"), "--to", "de", "--engine", "dictionary", "--dictionary", s3("d.jsonl")]
-    words += ["--no-filter", "all", "--rows", 4, "--keep-english", 0.2]
+    return [*words, "--no-filter", "all", "--rows", 4, "--keep-english", 0.2]
+
+
+def test_the_command_takes_a_bucket_at_both_ends_and_for_the_dictionary(tmp_path, monkeypatch, s3, words):  # noqa: F811
     done = babelclip(*words, "--out", s3("plain"))
     assert done.returncode == 0, done.stderr
     for rank in range(2):
@@ -145,3 +152,18 @@ def test_the_command_takes_a_bucket_at_both_ends_and_for_the_dictionary(tmp_path
     plain = objects(s3("plain"))
     assert objects(s3("ranks")) == {name: plain[name] for name in plain if name != "timings.jsonl"}
     assert b"/machine-" not in plain["manifest.json"] + objects(s3("ranks"))["manifest.json"]
+
+
+@pytest.mark.cluster
+def test_workers_of_ray_write_to_a_bucket_themselves(tmp_path, s3, words):  # noqa: F811
+    pytest.importorskip("ray")
+    assert babelclip(*words, "--out", s3("plain")).returncode == 0
+    command = [sys.executable, "-m", "babelclip", *map(str, words), "--out", s3("on-ray")]
+    done = subprocess.run(
+        [*command, "--launcher", "ray", "--workers", "2"], capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Ray: 1 node, 2 workers of 1 processor each" in done.stderr
+    assert "raylet" not in done.stdout + done.stderr
+    plain = objects(s3("plain"))
+    assert objects(s3("on-ray")) == {name: plain[name] for name in plain if name != "timings.jsonl"}
