@@ -73,9 +73,10 @@ def _one(recipe: Recipe, out: Path, image: str, resume: bool) -> Literal["finish
 
 def _distill(recipe: Recipe, out: Path, image: str, resume: bool) -> tuple[Clip, Ran]:
     from babelclip.train.card import Ran
+    from babelclip.train.recipe_checks import needed
     from babelclip.train.teach import teach
 
-    _needed(recipe.student.model, "student.model")
+    needed(recipe.student.model, "student.model")
     taught = teach(recipe, out, image=image, resume=resume)
     result = taught.result
     _report(recipe, result.run, out)
@@ -233,15 +234,3 @@ def _report(recipe: Recipe, run: RunResult, out: Path) -> None:
         raise typer.Exit(0)
     if _writes(recipe):
         typer.echo(f"finished at step {step}; log in {out / 'log.jsonl'}")
-
-
-def _needed(value: str, setting: str) -> str:
-    from babelclip.errors import BabelclipError
-
-    if not value:
-        section, key = setting.split(".")
-        raise BabelclipError(
-            f'The recipe does not say {setting}, which this training needs. Write {key} = "…" under [{section}], '
-            f"or give --set {setting}=…"
-        )
-    return value

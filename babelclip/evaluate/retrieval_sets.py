@@ -58,10 +58,7 @@ def evaluate_retrieval_set(
     Raises:
         BabelclipError: a language has no caption whose picture is there, or shapes do not fit.
     """
-    features = np.asarray(image_features, dtype=np.float32)
-    positions = np.arange(len(benchmark.pictures)) if kept is None else np.asarray(kept, dtype=np.int64)
-    if len(features) != len(positions):
-        raise BabelclipError(f"There are {len(features)} vectors for {len(positions)} pictures; give one a picture.")
+    features, positions = benchmark.pictures.kept_features(image_features, kept)
     row_of = {int(position): row for row, position in enumerate(positions)}
     captions = _by_language(benchmark)
     results = []

@@ -137,7 +137,7 @@ def run(plan: Plan, *, progress: bool = False, tell: Callable[[str], None] | Non
     teacher = _teacher(plan)
     files = {} if single or plan.out is None else _files(plan, models, sets)
     for one in sets:
-        due = [model for model in models if not _is_done(files.get(_key(model, one)), model, one, plan, outcome)]
+        due = [model for model in models if not _is_done(files.get(_key(model, one)), model, plan, outcome)]
         try:
             encoded = _encode(due, one, plan, outcome, progress)
         except BabelclipError as error:
@@ -250,8 +250,7 @@ def _files(plan: Plan, models: Sequence[_Model], sets: Sequence[_Set]) -> dict[t
     return files
 
 
-def _is_done(path: Path | None, model: _Model, one: _Set, plan: Plan, outcome: Outcome) -> bool:
-    del one
+def _is_done(path: Path | None, model: _Model, plan: Plan, outcome: Outcome) -> bool:
     if path is None or not path.exists() or plan.overwrite or not _same(path, model, plan):
         return False
     outcome.results += read_results(path)

@@ -95,12 +95,9 @@ def evaluate_selection(
     Raises:
         BabelclipError: no item has all of its pictures, or shapes do not fit.
     """
-    features = np.asarray(image_features, dtype=np.float32)
-    positions = range(len(benchmark.pictures)) if kept is None else [int(position) for position in kept]
-    if len(features) != len(positions):
-        raise BabelclipError(f"There are {len(features)} vectors for {len(positions)} pictures; give one a picture.")
+    features, positions = benchmark.pictures.kept_features(image_features, kept)
     start = time.perf_counter()
-    row_of = {position: row for row, position in enumerate(positions)}
+    row_of = {position: row for row, position in enumerate(positions.tolist())}
     items = [item for item in benchmark.items if all(picture in row_of for picture in item.pictures)]
     if not items:
         raise BabelclipError(

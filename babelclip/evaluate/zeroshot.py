@@ -85,10 +85,7 @@ def evaluate_zeroshot(
     Raises:
         BabelclipError: a language has no names of classes, or shapes do not fit.
     """
-    features = np.asarray(image_features, dtype=np.float32)
-    positions = np.arange(len(benchmark.pictures)) if kept is None else np.asarray(kept, dtype=np.int64)
-    if len(features) != len(positions):
-        raise BabelclipError(f"There are {len(features)} vectors for {len(positions)} pictures; give one a picture.")
+    features, positions = benchmark.pictures.kept_features(image_features, kept)
     labels = benchmark.labels[positions]
     ids = np.asarray(benchmark.pictures.ids, dtype=object)[positions]
     results = []

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from babelclip.errors import BabelclipError
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -128,6 +130,24 @@ class Pictures:
             return f"{_file_key(source.file)}::{source.offset}+{source.size}"
         tar, mark, member = os.fspath(source).partition(".tar::")
         return f"{_file_key(tar + '.tar')}::{member}" if mark else _file_key(source)
+
+    def kept_features(
+        self, image_features: npt.ArrayLike, kept: Sequence[int] | IntArray | None
+    ) -> tuple[npt.NDArray[np.float32], IntArray]:
+        """Returns the vectors (M, D) float32 of the pictures that could be read, and their places here (M,) int64.
+
+        Args:
+            image_features: (M, D).
+            kept: (M,) places; None: all pictures could be read.
+
+        Raises:
+            BabelclipError: there is not one vector for each.
+        """
+        features = np.asarray(image_features, dtype=np.float32)
+        places = np.arange(len(self)) if kept is None else np.asarray(kept, dtype=np.int64)
+        if len(features) != len(places):
+            raise BabelclipError(f"There are {len(features)} vectors for {len(places)} pictures; give one a picture.")
+        return features, places
 
     def select(self, positions: Sequence[int] | IntArray) -> Pictures:
         """Returns the pictures at some positions, in that order."""
