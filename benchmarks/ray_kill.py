@@ -6,12 +6,14 @@ A Ray cluster of two nodes with one processor each; one is killed (its raylet an
 a shard. Then a driver that is killed (SIGKILL) once eight shards are finished and none is committed, and the same job
 again, undisturbed. What comes out is compared with what one process makes without Ray: a store file by file, a
 collection row by row in the order of the table, vectors and thumbnails to the byte. Times are those of a machine that
-does other things too; nothing is concluded from them.
+does other things too; nothing is concluded from them. Runs that are done are kept in WORK/runs.jsonl, so the same
+command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -99,10 +101,14 @@ def main() -> None:
     args = parser.parse_args()
     args.work = args.work.absolute()
     prepare(args)
-    runs = []
-    for what in ("embed", "index"):
-        for how in ("node", "driver"):
+    kept = args.work / "runs.jsonl"
+    runs = [json.loads(line) for line in kept.read_text("utf-8").splitlines()] if kept.exists() else []
+    done = {(item["what"], item["killed"]) for item in runs}
+    for what, how in itertools.product(("embed", "index"), ("node", "driver")):
+        if (what, how) not in done:
             runs.append(run(what, how, args))
+            with kept.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(runs[-1]) + "\n")
             print(json.dumps(runs[-1]), flush=True)
     names = ("torch", "numpy", "ray", "pylance", "lancedb", "pyarrow")
     found = {
