@@ -5,7 +5,7 @@
 Each command (`reliability_jobs.py`) runs twice in peace; what is equal in both is what is compared. Then:
 
 * **kills**: SIGKILL of the whole process group at random moments of its work, half of them after the run has begun to
-  write; after every one to four kills the command runs to its end and must leave what the run in peace left, and
+  write; after every one to six kills the command runs to its end and must leave what the run in peace left, and
   nothing beside it.
 * **disk**: the output lies on a tmpfs of a fraction of what it needs; the command must fail with a message and without
   a traceback; with room it must then end as in peace. Fault injection, not a simulation: the kernel says ENOSPC.

@@ -173,7 +173,7 @@ def kills(place: Place, peace: Peace, count: int, rng: random.Random) -> Tally:
     while tally.struck < count:
         place.empty()
         before = tally.struck
-        for _ in range(rng.randint(1, 4)):
+        for _ in range(rng.randint(1, 6)):
             child = place.begin()
             writing = rng.random() < 0.5
             if writing:

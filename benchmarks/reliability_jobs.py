@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+CAPTIONS, PICTURES = 500, 100
 COLOURS, SHAPES = ("red", "green", "blue", "yellow"), ("circle", "square", "triangle")
 # Never compared: a lock holds the number of a process, timings are seconds.
 PASSING = (".lock", "timings.jsonl")
@@ -84,7 +85,7 @@ def make_inputs(folder: Path) -> None:
     clip.save(folder / "model")
     random = np.random.default_rng(0)
     words = "a the red green blue circle square star dog cat".split()
-    english = [f"{' '.join(random.choice(words, 5))} {number}" for number in range(1500)]
+    english = [f"{' '.join(random.choice(words, 5))} {number}" for number in range(CAPTIONS)]
     rows = [{"id": f"c{n}", "text": text, "lang": "en"} for n, text in enumerate(english)]
     _write(folder / "captions.jsonl", rows)
     taught = [
@@ -95,28 +96,28 @@ def make_inputs(folder: Path) -> None:
     _write(folder / "dictionary.jsonl", [*rows, *taught])
     (folder / "pictures").mkdir(exist_ok=True)
     named = []
-    for number in range(300):
+    for number in range(PICTURES):
         colour, shape = COLOURS[number % 4], SHAPES[number % 3]
         draw_shape(colour, shape, 40 + number).save(folder / "pictures" / f"{number:03d}.png")
         text = f"{colour} {shape} {number}"
         named.append({"id": f"p{number}", "text": text, "lang": "en", "image": f"{number:03d}.png"})
     _write(folder / "pictures" / "captions.jsonl", named)
-    for name, begin, end in (("store-a", 0, 800), ("store-b", 800, 1500), ("targets", 0, 1500)):
+    for name, begin, end in (("store-a", 0, 260), ("store-b", 260, CAPTIONS), ("targets", 0, CAPTIONS)):
         ids = [f"c{number}" for number in range(begin, end)]
         captions = Captions.from_columns(id=ids, text=english[begin:end], lang="en")
-        embed_captions(clip, captions, folder / name, shard_rows=64).close()
+        embed_captions(clip, captions, folder / name, shard_rows=24).close()
     (folder / "recipe.toml").write_text(_RECIPE.format(folder=folder), encoding="utf-8")
 
 
 _RECIPE = """
 [train]
 kind = "distill"
-steps = 120
+steps = 40
 batch_size = 32
 lr = 1e-3
 precision = "fp32"
 device = "cpu"
-save_every = 8
+save_every = 4
 validate_every = 0
 [student]
 model = "{folder}/model"
@@ -136,10 +137,10 @@ def jobs(inputs: Path) -> list[Job]:
         return Job(name, lambda out: [str(part) for part in arguments] + ["--out", str(out)], digest, suffix)
 
     pictures = inputs / "pictures"
-    translate = ("translate", captions, "--to", "sv,de", "--engine", "dictionary", "--plan", "all", "--rows", 48)
+    translate = ("translate", captions, "--to", "sv,de", "--engine", "dictionary", "--plan", "all", "--rows", 40)
     return [
-        job("embed captions", files, "embed", captions, "--model", model, "--shard-rows", 48),
-        job("embed pictures", files, "embed", pictures, "--model", model, "--shard-rows", 16),
+        job("embed captions", files, "embed", captions, "--model", model, "--shard-rows", 16),
+        job("embed pictures", files, "embed", pictures, "--model", model, "--shard-rows", 8),
         job("index", collection_rows, "index", pictures, "--model", model, "--no-groups", suffix=".lance"),
         job("translate", files, *translate, "--dictionary", inputs / "dictionary.jsonl", "--no-filter", "all"),
         job("train", model_files, "train", inputs / "recipe.toml", "--resume"),

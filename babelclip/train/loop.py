@@ -21,6 +21,7 @@ from typing import Any, Literal
 from torch import nn
 
 from babelclip.errors import BabelclipError, did_you_mean
+from babelclip.files import LockedError, lock_file
 from babelclip.train import checkpoint
 from babelclip.train.average import Average
 from babelclip.train.batches import Batches
@@ -52,6 +53,8 @@ __all__ = [
 ]
 
 Validate = Callable[[], Mapping[str, float]]
+# Seconds for which a file server may hold the lock of a machine that is gone, while the others start again.
+_LEASE = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +129,8 @@ def run(
     """
     out = Path(out)
     processes = connect(settings)
-    with processes.watched(lambda: checkpoint.usable(out)):
-        leaders = _open_folder(out, resume, processes)
+    with processes.watched(lambda: checkpoint.usable(out)), contextlib.ExitStack() as folder:
+        leaders = _open_folder(out, resume, processes, folder)
         content = {"train": dataclasses.asdict(settings), "precision": precision_of(processes.accelerator)}
         content = checkpoint.as_json({**content, **(facts or {})})
         settings = counted_in_steps(settings, batches)
@@ -182,20 +185,37 @@ def load_weights(
     checkpoint.restore_weights(trained_state(model, parameters), weights | (average or {}), folder)
 
 
-def _open_folder(out: Path, resume: bool, processes: Processes) -> Leaders:
+def _open_folder(out: Path, resume: bool, processes: Processes, held: contextlib.ExitStack) -> Leaders:
+    """Returns who writes on each disk; they hold the lock of `out` there until `held` is closed."""
     leaders = processes.leaders(out)
 
     def check() -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        held.callback(_lock(out, _LEASE if processes.world > 1 else 0.0))
         checkpoint.sweep(out)
         steps = checkpoint.saved_steps(out)
         if steps and not resume:
             raise BabelclipError(
                 f"{out} already holds a run at step {steps[-1]}. Resume it (--resume), or choose another folder."
             )
-        out.mkdir(parents=True, exist_ok=True)
 
     processes.on(leaders.ranks, check)
     return leaders
+
+
+def _lock(out: Path, patience: float) -> Callable[[], None]:
+    """Takes the lock of a run's folder, waiting for so many seconds, and returns what gives it back."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return lock_file(out / ".lock")
+        except LockedError as error:
+            if time.monotonic() >= until:
+                raise BabelclipError(
+                    f"{out} is being trained into by process {error.holder}. One run at a time writes a folder: wait "
+                    "for it, or stop it, which saves what it has, or choose another folder."
+                ) from error
+        time.sleep(1)
 
 
 def _run(

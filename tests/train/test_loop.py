@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from babelclip.errors import BabelclipError
+from babelclip.files import lock_file
 from babelclip.train import checkpoint, loop
 from babelclip.train.batches import order
 from babelclip.train.log import read_log
@@ -162,6 +163,31 @@ def test_a_finished_run_that_is_resumed_does_nothing_and_a_longer_one_goes_on(tm
     longer, _ = start(tmp_path / "a", steps=15, resume=True)
     straight, _ = start(tmp_path / "b", steps=15)
     assert same_weights(longer, straight)
+
+
+def test_one_run_at_a_time_writes_a_folder(tmp_path):
+    give_back = lock_file(tmp_path / ".lock")
+    with pytest.raises(BabelclipError, match=rf"is being trained into by process {os.getpid()}\. One run at a time"):
+        start(tmp_path, steps=5)
+    assert [item.name for item in tmp_path.iterdir()] == [".lock"]
+    give_back()
+    start(tmp_path, steps=5)
+    assert start(tmp_path, steps=5, resume=True)[1].step == 5
+
+
+def test_a_folder_is_free_again_after_a_run_that_failed(tmp_path):
+    def broken(model, batch):
+        raise RuntimeError("of the loss")
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="of the loss"):
+            loop.run(small_model(), broken, Rows(), dict(small_model().named_parameters()), Train(steps=5), tmp_path)
+
+
+def test_several_machines_wait_for_the_lock_of_one_that_is_gone(tmp_path):
+    give_back = lock_file(tmp_path / ".lock")
+    threading.Timer(0.5, give_back).start()
+    loop._lock(tmp_path, 20.0)()
 
 
 def test_a_run_is_not_overwritten_nor_resumed_with_another_recipe(tmp_path: Path):
