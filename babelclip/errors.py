@@ -52,6 +52,11 @@ def shown(text: object, limit: int = 200) -> str:
     return line if len(line) <= limit else f"{line[:limit]}…"
 
 
+def of_rust(error: BaseException) -> bool:
+    """Returns whether a library in Rust may have raised it: a panic of those is no `Exception` in Python."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Returns the imported `module`.
 

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 
 from babelclip import languages
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, of_rust, shown
 from babelclip.models.cleaning import cleaning_rule
 
 
@@ -83,7 +83,9 @@ class TextTokenizer:
             )
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the Rust side raises a bare Exception
+        except BaseException as error:  # the Rust side raises a bare Exception, or panics
+            if not of_rust(error):
+                raise
             raise BabelclipError(f"{path} is not a tokenizer.json ({error}). Copy it again from its origin.") from error
         return cls(tokenizer, **settings)
 
@@ -95,15 +97,15 @@ class TextTokenizer:
             lang: their language, or one for each (BCP-47). Only models whose first token names it read this.
 
         Raises:
-            BabelclipError: an item is not a string (its position is named), or the model has no token for a language.
+            BabelclipError: an item is not a string (its position is named), the model has no token for a language, or
+                its tokenizer is damaged.
         """
         for position, text in enumerate(texts):
             if not isinstance(text, str):
                 raise BabelclipError(
                     f"Text {position} is of type {type(text).__name__}; texts are strings. Give a list of strings."
                 )
-        encodings = self._tokenizer.encode_batch_fast([self.prefix + self._clean(text) for text in texts])
-        token_ids = [encoding.ids for encoding in encodings]
+        token_ids = self._ids_of([self.prefix + self._clean(text) for text in texts])
         if self.language is not None:
             codes = [lang or self.language] * len(texts) if lang is None or isinstance(lang, str) else list(lang)
             ids_of = {code: self._language_id(code) for code in set(codes)}
@@ -111,6 +113,17 @@ class TextTokenizer:
         if self.pad_to is not None:
             token_ids = [ids + [self.pad_id] * (self.pad_to - len(ids)) for ids in token_ids]
         return token_ids
+
+    def _ids_of(self, texts: list[str]) -> list[list[int]]:
+        try:
+            return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
+        except BaseException as error:
+            if isinstance(error, MemoryError) or not of_rust(error):
+                raise
+            raise BabelclipError(
+                f"The model's tokenizer fails at texts ({shown(error)}). A tokenizer.json must name every token that "
+                "its rules make: it is damaged, or newer than this tokenizers. Copy it again from the model's origin."
+            ) from error
 
     def _language_id(self, code: str) -> int:
         token = languages.flores(code)

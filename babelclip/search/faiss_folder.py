@@ -133,11 +133,13 @@ def read_metadata(folder: Folder, columns: Sequence[str]) -> pa.Table:
                 part = pq.read_table(file, columns=there)
             else:
                 part = _arrow_table(file)
+            part.validate(full=True)
         rows = part.num_rows
-        arrays = [
-            part[field.name].cast(field.type) if field.name in part.column_names else pa.nulls(rows, field.type)
-            for field in wanted
-        ]
+        with naming(file):
+            arrays = [
+                part[field.name].cast(field.type) if field.name in part.column_names else pa.nulls(rows, field.type)
+                for field in wanted
+            ]
         parts.append(pa.table(arrays, schema=wanted))
     return pa.concat_tables(parts)
 

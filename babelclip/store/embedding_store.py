@@ -38,7 +38,7 @@ from babelclip.store.checks import checked_ids, checked_vectors, row_table
 from babelclip.store.id_file import IdFile
 from babelclip.store.id_index import IdIndex
 from babelclip.store.layout import Shard, StoreFacts
-from babelclip.store.parquet import read_table
+from babelclip.store.parquet import naming, read_table
 from babelclip.store.verify import verify_shards
 
 # Numbers turned into float32 at once: they stay in the cache of a core, and torch does not start threads for so few,
@@ -222,9 +222,14 @@ class EmbeddingStore:
     def rows(self) -> pa.Table:
         """The column `id` and the columns given to `append`, N rows in order; read at the first use."""
         if self._rows is None:
-            tables = [pq.ParquetFile(layout.rows_file(self.path, number)).read() for number in range(len(self._shards))]
-            # A column that held only nulls in the first shards takes the type it got later.
-            joined = pa.concat_tables(tables, promote_options="default") if tables else None
+            tables = []
+            for number in range(len(self._shards)):
+                with naming(file := layout.rows_file(self.path, number)):
+                    tables.append(pq.ParquetFile(file).read())
+                    tables[-1].validate(full=True)
+            with naming(self.path):
+                # A column that held only nulls in the first shards takes the type it got later.
+                joined = pa.concat_tables(tables, promote_options="default") if tables else None
             self._rows = joined if joined is not None else pa.table({"id": pa.array([], pa.string())})
         return self._rows
 
@@ -234,7 +239,8 @@ class EmbeddingStore:
         if not self._shards:
             return pa.schema({"id": pa.string()})
         # The last shard knows the most: a column that was all null at first has its type by then.
-        return pq.read_schema(layout.rows_file(self.path, len(self._shards) - 1))
+        with naming(file := layout.rows_file(self.path, len(self._shards) - 1)):
+            return pq.read_schema(file)
 
     @property
     def facts(self) -> StoreFacts:
@@ -358,7 +364,7 @@ class EmbeddingStore:
     def vectors(self) -> Iterator[npt.NDArray[np.floating[Any]]]:
         """Yields each shard (n, D) in the stored dtype as a read-only memory map, for one pass from front to back."""
         for number in range(len(self._shards)):
-            yield np.load(layout.vectors_file(self.path, number), mmap_mode="r")
+            yield layout.open_vectors(self.path, number)
 
     def blocks(
         self, start: int = 0, end: int | None = None
@@ -372,10 +378,17 @@ class EmbeddingStore:
         left = (len(self) if end is None else min(end, len(self))) - start
         number = int(np.searchsorted(self._starts, start, side="right")) - 1
         while left > 0:
+            if number == len(self._shards):
+                raise BabelclipError(
+                    f"{self.path} has {left} rows fewer than {layout.MANIFEST} says: a file of rows is damaged. "
+                    "`babelclip store verify` names it; copy it again from where the store came from."
+                )
             row = max(0, start - int(self._starts[number]))
-            vectors = np.load(layout.vectors_file(self.path, number), mmap_mode="r")
-            for table in read_table(layout.rows_file(self.path, number), row):
-                part = table.slice(0, left).cast(schema)
+            vectors = layout.open_vectors(self.path, number)
+            file = layout.rows_file(self.path, number)
+            for table in read_table(file, row):
+                with naming(file):
+                    part = table.slice(0, left).cast(schema)
                 yield vectors[row : row + len(part)], part
                 row += len(part)
                 left -= len(part)

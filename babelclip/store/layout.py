@@ -26,9 +26,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from babelclip.errors import BabelclipError, SpaceMismatchError, did_you_mean
+from babelclip.errors import BabelclipError, SpaceMismatchError, did_you_mean, shown
 from babelclip.files import LockedError, lock_file, read_json, sha256, write_json
 from babelclip.storage.shadows import is_waiting, present
+from babelclip.store.parquet import SHARD_ROWS as SHARD_ROWS
+from babelclip.store.parquet import naming
 
 FORMAT = "babelclip-embeddings"
 VERSION = 1
@@ -36,8 +38,6 @@ MANIFEST = "manifest.json"
 LOCK = ".lock"
 # What a merge or an import went out from, and whether it came to its end (origin.py).
 ORIGIN = "origin.json"
-# Rows of a shard where nothing else decides: 25 MB of 768 float16. 100 million rows are then 6,104 shards.
-SHARD_ROWS = 16_384
 
 # What numpy raises at a .npy file that is none; its header is a piece of Python, which numpy's tokenizer may refuse.
 NPY_FAULTS = (ValueError, OSError, EOFError, SyntaxError, OverflowError, tokenize.TokenError)
@@ -152,8 +152,33 @@ def fetched(path: Path, number: int, file: Path) -> Path:
 
 
 def ids_of_shard(path: Path, number: int) -> pa.ChunkedArray:
-    """Returns the ids of shard `number`, read from disk."""
-    return pq.ParquetFile(rows_file(path, number)).read(columns=["id"])["id"]
+    """Returns the ids of shard `number`, read from disk.
+
+    Raises:
+        BabelclipError: its file cannot be read, or has none; names it.
+    """
+    file = rows_file(path, number)
+    with naming(file):
+        ids = pq.ParquetFile(file).read(columns=["id"])["id"]
+        ids.validate(full=True)  # whether they are UTF-8, which reading leaves to whoever makes strings of them
+        return ids
+
+
+def open_vectors(path: Path, number: int) -> npt.NDArray[np.floating[Any]]:
+    """Returns the vectors of shard `number` as a read-only memory map (n, D), made for a pass from front to back.
+
+    Raises:
+        BabelclipError: the file is gone or damaged; names it.
+    """
+    file = vectors_file(path, number)
+    try:
+        vectors: npt.NDArray[np.floating[Any]] = np.load(file, mmap_mode="r")
+        return vectors
+    except NPY_FAULTS as error:
+        raise BabelclipError(
+            f"{file} cannot be read as .npy ({shown(error)}): it is cut or damaged. Copy it again from where the store "
+            "came from."
+        ) from error
 
 
 def describe_shard(path: Path, number: int, count: int) -> Shard:

@@ -25,6 +25,7 @@ from babelclip.store import EmbeddingStore, layout
 from babelclip.store import embedding_store as module
 from babelclip.store.id_file import IdFile
 from babelclip.store.id_index import IdIndex
+from tests.store.stores import write_store
 
 FACTS = {"space": "tiny/space", "model": "tiny-teacher", "dim": 8, "normalized": False}
 
@@ -624,3 +625,31 @@ def test_the_example_in_the_documentation_runs():
     result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_a_store_with_any_damaged_byte_is_read_or_refused_by_the_name_of_a_file(tmp_path):
+    write_store(tmp_path / "store", [f"id {number}" for number in range(7)], columns={"lang": ["sv"] * 7})
+    refused = 0
+    for file in sorted((tmp_path / "store" / "rows").iterdir()):
+        content = file.read_bytes()
+        for place in range(0, len(content), 7):
+            for change in (0x80, 0x01):
+                file.write_bytes(content[:place] + bytes([content[place] ^ change]) + content[place + 1 :])
+                store = EmbeddingStore.open(tmp_path / "store")
+                for read in (lambda s: s.rows, lambda s: s.find(["id 1"]), lambda s: list(s.blocks()), lambda s: s.ids):
+                    try:
+                        read(store)
+                    except BabelclipError as error:
+                        refused += 1
+                        message = str(error)
+                        assert str(tmp_path / "store") in message
+        file.write_bytes(content)
+    assert refused > 50
+
+
+def test_vectors_that_are_gone_after_opening_are_named(tmp_path):
+    store = write_store(tmp_path / "store", ["a", "b"])
+    (tmp_path / "store" / "vectors" / "00000.npy").unlink()
+    for read in (store.read, lambda: list(store.blocks())):
+        with pytest.raises(BabelclipError, match=r"00000\.npy cannot be read .* Copy it again"):
+            read()

@@ -244,7 +244,7 @@ def _babel_list(path: Path, code: str, value: Any) -> tuple[IntArray, list[str]]
         right = numbers.ndim == 1 and len(numbers) == len(names) and len(set(indices)) == len(names)
         right = right and all(isinstance(i, int) and 0 <= i < 1000 for i in indices)
         right = right and not any(text_problem(name) for name in names)
-    except (TypeError, ValueError):
+    except (ArithmeticError, TypeError, ValueError):
         right = False
     if not right:
         raise BabelclipError(

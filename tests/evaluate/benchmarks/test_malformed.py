@@ -207,6 +207,7 @@ def test_a_caption_too_many_is_counted(name: str, change: Callable[[Path], None]
         ("mscoco", "dataset_coco.json", {"images": []}, "no key 'annotations'"),
         ("babel-imagenet", "babel/babel_imagenet.json", {"DE": [[0, 1], ["a"]]}, "'DE' does not hold"),
         ("babel-imagenet", "babel/babel_imagenet.json", {"DE": [[1000], ["a"]]}, "classes 0 to 999"),
+        ("babel-imagenet", "babel/babel_imagenet.json", {"DE": [[10**30], ["a"]]}, "does not hold"),
         ("imagenet1k", "names/en_classnames.json", {"imagenet1k": ["one", "two", "three"]}, "names 3 classes in en"),
         ("imagenet1k", "names/en_classnames.json", {"imagenet1k": [1, 2]}, "name 0 is value is not text"),
         ("imagenet1k", "names/en_classnames.json", {"imagenet1k": "x"}, "'imagenet1k' is .* a list is needed"),
