@@ -133,11 +133,6 @@ def is_rtl(code: str) -> bool:
     return lookup(code).script in _RIGHT_TO_LEFT
 
 
-def direction(code: str) -> str:
-    """Returns `rtl` or `ltr`: the value of HTML's `dir` attribute."""
-    return "rtl" if is_rtl(code) else "ltr"
-
-
 def flores(code: str) -> str | None:
     """Returns the FLORES-200 code, or None where FLORES lacks the language; `nllb_token` is NLLB-200's own."""
     return lookup(code).flores or None

@@ -209,12 +209,6 @@ class Mixer:
         visit, place = np.divmod(number, n)
         return Draw(group, permuted(place, n, mixed_keys(self._keys[group], visit)), visit)
 
-    def windows(self, start: int = 0, count: int = ROWS) -> Iterator[tuple[int, pa.Table]]:
-        """Yields (position of the first row, `count` rows) from `start` on, without end."""
-        while True:
-            yield start, self.rows(start, count)
-            start += count
-
     def report(self, start: int, count: int) -> list[MixLine]:
         """Returns what each group gives to rows `start` to `start + count`; counted without reading a row.
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from babelclip.errors import BabelclipError
 
-FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 

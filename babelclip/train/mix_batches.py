@@ -8,7 +8,6 @@ positions of the targets.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -24,8 +23,6 @@ from babelclip.train.live import KeptTargets, Targets
 from babelclip.train.recipe import Recipe, Train
 from babelclip.train.text_batches import Batch, Rows, planned
 from babelclip.train.texts import TokenTable, beyond_room
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass

@@ -246,14 +246,6 @@ def test_one_seed_repeats_and_two_seeds_differ():
     assert make_mixer(seed=1).fingerprint == make_mixer(seed=1).fingerprint != make_mixer(seed=2).fingerprint
 
 
-def test_windows_follow_each_other_and_tell_where_they_begin():
-    mixer = make_mixer()
-    windows = mixer.windows(5, 10)
-    (first_at, first), (second_at, second) = next(windows), next(windows)
-    assert (first_at, second_at) == (5, 15)
-    assert first.to_pylist() + second.to_pylist() == mixer.rows(5, 20).to_pylist()
-
-
 @QUICK
 @given(start=st.integers(0, 10**9), count=st.integers(1, 500))
 def test_the_report_counts_what_is_given(start: int, count: int):

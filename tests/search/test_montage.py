@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from babelclip.errors import BabelclipError
+from babelclip.models.preprocess import Preprocess
 from babelclip.search import montage
 from babelclip.search.montage import contact_sheet, font_for, save_sheet
-from babelclip.search.thumbnails import HeldPicture, look, make_thumbnail
+from babelclip.search.thumbnails import HeldPicture, make_thumbnail, read_picture
 from tests.conftest import draw_shape
 
 
@@ -67,6 +68,7 @@ def test_transparent_parts_are_white_and_pictures_are_never_enlarged():
 def test_a_look_at_a_picture_tells_its_facts():
     file = io.BytesIO()
     draw_shape("blue", "square", 90).save(file, "PNG")
-    found = look(HeldPicture("x.png", file.getvalue()))
+    pixels, found = read_picture(Preprocess(resize=32, crop=32), HeldPicture("x.png", file.getvalue()))
+    assert pixels.shape == (3, 32, 32)
     assert (found.width, found.height, found.size) == (90, 90, len(file.getvalue()))
     assert len(found.sha256) == 64

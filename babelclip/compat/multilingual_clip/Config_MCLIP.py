@@ -8,9 +8,6 @@ from typing import Any
 from babelclip.files import write_json
 from babelclip.models.checkpoints.build import read_config
 
-# Constructor keyword -> key in config.json and name of the attribute.
-_STORED = {"transformerDimSize": "transformerDimensions", "imageDimSize": "numDims"}
-
 
 class MCLIPConfig:
     """What an M-CLIP of 2022 is built from; unknown keywords become attributes, as in the original.

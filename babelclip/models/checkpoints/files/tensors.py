@@ -40,7 +40,6 @@ WEIGHT_NAMES = (
     "model.pt",
     "tf_model.h5",
 )
-SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5")
 WRAPPERS = ("state_dict", "module", "model")
 PREFIXES = ("module.", "_orig_mod.")
 
