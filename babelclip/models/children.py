@@ -1,4 +1,4 @@
-"""Child processes that do not outlive their parent and leave Ctrl-C to it."""
+"""Child processes: they end with their parent, leave Ctrl-C to it, and tell it what became of a task."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
+
+from babelclip.errors import BabelclipError, MissingExtraError
 
 
 def end_with_parent() -> None:
@@ -27,6 +32,39 @@ def interrupt_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def serve(pipe: Connection, do: Callable[[Any], Any]) -> None:
+    """Does the tasks that come through a pipe, until this process is ended or has lost its parent.
+
+    Each is answered by ("done", what `do` returned), or by what it raised, which `raise_failure` raises in the parent.
+    """
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            return  # the parent is gone
+        try:
+            message: tuple[str, Any] = ("done", do(task))
+        except BabelclipError as error:
+            message = ("refused", str(error))
+        except MissingExtraError as error:
+            message = ("lacks", str(error))
+        except Exception:  # whatever it is, the parent tells it, and it is not lost
+            message = ("failed", traceback.format_exc())
+        try:
+            pipe.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the parent is gone
+
+
+def raise_failure(kind: str, content: str, who: str) -> NoReturn:
+    """Raises what a child of `serve` answered instead of a result; `who` names the child and its task."""
+    if kind == "refused":
+        raise BabelclipError(content)
+    if kind == "lacks":
+        raise MissingExtraError(content)
+    raise RuntimeError(f"{who} failed:\n{content}")
 
 
 def _wait_and_end() -> None:

@@ -151,9 +151,6 @@ def read(
 
 
 def _restore_random(job: Job, state: State, states: Any) -> None:
-    if isinstance(states, Mapping):
-        # Checkpoints of one process, before there could be several.
-        states = [states]
     if len(states) == job.processes.world:
         checkpoint.restore_random_states(states[job.processes.rank])
         return

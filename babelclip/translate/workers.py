@@ -14,14 +14,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from babelclip.errors import BabelclipError, MissingExtraError
-from babelclip.models.children import end_with_parent, interrupt_ignored
+from babelclip.errors import BabelclipError
+from babelclip.models.children import end_with_parent, interrupt_ignored, raise_failure, serve
 from babelclip.translate.folder import Shard
 from babelclip.translate.jobs import Job, Jobs, Work
 
@@ -154,12 +153,8 @@ class _Crew:
                     "comes from one model: name it with its revision, and begin in another folder."
                 )
             self._send(worker)
-        elif kind == "refused":
-            raise BabelclipError(content)
-        elif kind == "lacks":
-            raise MissingExtraError(content)
         else:
-            raise RuntimeError(f"worker {worker} ({self._devices[worker]}) failed:\n{content}")
+            raise_failure(kind, content, f"worker {worker} ({self._devices[worker]})")
 
     def _fail(self, worker: int) -> None:
         job, process = self._doing[worker], self._processes[worker]
@@ -173,28 +168,15 @@ class _Crew:
 
 
 def _serve(work: Work, device: str, threads: int, pipe: Connection) -> None:
-    """What a worker process runs: jobs, until it is ended or has lost its parent."""
+    """What a worker process runs."""
     end_with_parent()
     doer = Jobs(work, device, threads)
-    while True:
-        try:
-            job: Job = pipe.recv()
-        except (EOFError, ConnectionResetError):
-            return  # the parent is gone
+
+    def do(job: Job) -> tuple[Shard, float]:
         start = time.perf_counter()
-        try:
-            shard = doer.do(job, _sender(pipe, job.lang))
-            message: tuple[str, Any] = ("done", (shard, time.perf_counter() - start))
-        except BabelclipError as error:
-            message = ("refused", str(error))
-        except MissingExtraError as error:
-            message = ("lacks", str(error))
-        except Exception:  # whatever it is, the parent tells it, and it is not lost
-            message = ("failed", traceback.format_exc())
-        try:
-            pipe.send(message)
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the parent is gone
+        return doer.do(job, _sender(pipe, job.lang)), time.perf_counter() - start
+
+    serve(pipe, do)
 
 
 def _sender(pipe: Connection, lang: str) -> Callable[[int], object]:
