@@ -75,12 +75,24 @@ def main() -> None:
     }
     if given.out:
         given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.write(table(record) + json.dumps(result) + "\n")
+
+
+def table(record: dict[str, Any]) -> str:
+    """Returns the campaign as docs/reliability.md shows it: how often each fault struck, and what was wrong."""
+    faults = list(dict.fromkeys(fault for tallies in record.values() for fault in tallies))
+    lines = [f"| command | {' | '.join(faults)} | runs to the end, equal | wrong |", "|---" * (len(faults) + 3) + "|"]
+    for name, tallies in record.items():
+        struck = [str(tallies[fault]["struck"]) if fault in tallies else "-" for fault in faults]
+        ends = sum(tally["finished_equal"] for tally in tallies.values())
+        wrong = sum(tally["wrong_count"] for tally in tallies.values())
+        lines.append(f"| `{name}` | {' | '.join(struck)} | {ends} | {wrong} |")
+    return "\n".join(lines) + "\n"
 
 
 def disturbed(job: Any, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """Returns what each fault did to a command; what an earlier campaign found is taken over."""
-    from benchmarks.reliability_faults import FAULTS, Place, in_peace
+    """Returns what each fault did to a command; what an earlier campaign found is taken over, round by round."""
+    from benchmarks.reliability_faults import FAULTS, Place, Tally, in_peace
 
     folder.mkdir(parents=True, exist_ok=True)
     place = Place(job, folder)
@@ -88,19 +100,18 @@ def disturbed(job: Any, folder: Path, given: argparse.Namespace) -> dict[str, An
     peace = None
     for fault in given.faults.split(","):
         kept = folder / f"{fault}.json"
-        if not kept.exists():
+        tally = Tally.of(json.loads(kept.read_text())) if kept.exists() else Tally()
+        wanted, began = given.kills if fault == "kills" else given.times, time.perf_counter()
+        while (tally.struck if fault == "kills" else tally.rounds) < wanted:
             peace = peace or in_peace(place)
-            count = given.kills if fault == "kills" else given.times
-            rng = random.Random(f"{given.seed} {job.name} {fault}")
-            began = time.perf_counter()
-            tally = FAULTS[fault](place, peace, count, rng).as_json()
-            tally |= {"seconds_in_peace": round(peace.seconds, 2), "seconds": round(time.perf_counter() - began, 1)}
-            kept.write_text(json.dumps(tally))
+            FAULTS[fault](place, peace, tally, random.Random(f"{given.seed} {job.name} {fault} {tally.rounds}"))
+            tally.rounds += 1
+            kept.write_text(json.dumps(tally.as_json()))
             shutil.rmtree(folder / "said", ignore_errors=True)
-        done[fault] = tally = json.loads(kept.read_text())
-        row = f"| {job.name} | {fault} | {tally['struck']} | {tally['finished_equal']} | {tally['outcomes']} "
-        sys.stdout.write(f"{row}| {tally['wrong_count']} | {tally['seconds']} s of {tally['seconds_in_peace']} s\n")
-        for line in tally["wrong"][:2]:
+        done[fault] = found = tally.as_json()
+        row = f"| {job.name} | {fault} | {tally.struck} | {tally.finished} | {dict(tally.outcomes)} "
+        sys.stdout.write(f"{row}| {len(tally.wrong)} | {time.perf_counter() - began:.0f} s\n")
+        for line in found["wrong"][:2]:
             sys.stdout.write(f"    {line!r}\n")
         sys.stdout.flush()
     return done

@@ -226,14 +226,14 @@ def killed(place: Path, notes: Notes, kind: str, number: int) -> str:
     while not of_kind("begun"):
         assert os.waitpid(child, os.WNOHANG)[0] == 0, f"{kind} failed by itself"
         assert time.monotonic() - start < _PATIENCE, f"{kind} does not begin"
-        time.sleep(0.005)
+        time.sleep(0.02)
     begun = time.monotonic()
     # How long one piece takes is not known before it has been done once.
     while not of_kind("done"):
         assert os.waitpid(child, os.WNOHANG)[0] == 0, f"{kind} failed by itself"
         if number % 2 and time.monotonic() - begun > random.random():
             break  # every second kill comes in the first piece
-        time.sleep(0.005)
+        time.sleep(0.02)
     time.sleep(random.random() * (time.monotonic() - begun))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
