@@ -6,6 +6,8 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Models of this size only wait for a second thread. Tests that are about threads set their number themselves.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
