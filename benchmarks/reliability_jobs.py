@@ -125,7 +125,7 @@ dropout = 0.1
 [teacher]
 targets = "{folder}/targets"
 [data]
-captions = ["{folder}/captions.jsonl", "{folder}/dictionary.jsonl"]
+captions = ["{folder}/dictionary.jsonl"]
 """
 
 

@@ -54,6 +54,8 @@ _OTHER_KIND = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EN
 # Lance and safetensors name the same numbers in the text of an error of their own; torch says it in words.
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 _OF_TORCH = "can't allocate memory"
+# numpy says how many items of an array found room, and no number.
+_OF_NUMPY = re.compile(r"\d+ requested and \d+ written")
 
 
 def _version(shown: bool) -> None:
@@ -115,6 +117,8 @@ def _reason(error: Exception) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if found := _OF_RUST.search(str(error)):
         number = int(found[1])
+    if isinstance(error, OSError) and _OF_NUMPY.fullmatch(str(error)):
+        number = errno.ENOSPC
     if number in _FULL:
         return f"the disk is full ({error}). What was finished is kept. Free some space and run the same again."
     if number in _FORBIDDEN:
