@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from babelclip.errors import BabelclipError
-from babelclip.files import atomic_folder, read_json, write_json
+from babelclip.files import atomic_folder, read_json, read_object, write_json
 from babelclip.train.recipe import Train
 from babelclip.train.sharded import like
 
@@ -59,9 +59,19 @@ def saved_steps(out: Path) -> list[int]:
 
 
 def best_step(out: Path) -> int | None:
-    """Returns the step of the best checkpoint by validation, or None before the first validation."""
+    """Returns the step of the best checkpoint by validation, or None before the first validation.
+
+    Raises:
+        BabelclipError: the file that names it is damaged.
+    """
     pointer = out / "checkpoints" / "best.json"
-    return int(read_json(pointer)["step"]) if pointer.exists() else None
+    step = read_object(pointer).get("step") if pointer.exists() else None
+    if pointer.exists() and (isinstance(step, bool) or not isinstance(step, int)):
+        raise BabelclipError(
+            f"{pointer} names the step {step!r}; it is a whole number, that of a folder beside it. Write the number of "
+            "the step to keep as best there, or remove the file: the next validation makes it again."
+        )
+    return step
 
 
 def save(

@@ -11,6 +11,7 @@ import pytest
 from babelclip.errors import BabelclipError
 from babelclip.store import EmbeddingStore, parquet, writer
 from babelclip.store.exchange import export_store, import_store
+from babelclip.store.exchange.dataset_rows import open_dataset_rows
 from tests.store.stores import content, killed_until_done, vectors_of, write_store
 
 SPACE = {"space": "tiny/space"}
@@ -214,6 +215,23 @@ def test_rows_of_another_shape_are_refused(tmp_path, rows, message):
     pq.write_table(pa.table({"embedding": rows}), tmp_path / "rows.parquet")
     with pytest.raises(BabelclipError, match=message):
         import_store(tmp_path / "rows.parquet", tmp_path / "s", **SPACE)
+
+
+def test_rows_with_any_damaged_byte_are_read_or_refused_by_name(tmp_path):
+    rows = [{"id": n, "embedding": [vector]} for n, vector in enumerate(vectors_of(6, 4).tolist())]
+    file = tmp_path / "train-00000-of-00001.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    content, refused = file.read_bytes(), 0
+    for place in range(0, len(content), 5):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 0x81]) + content[place + 1 :])
+        try:
+            for _vectors, _table in open_dataset_rows(tmp_path).read(0):
+                pass
+        except BabelclipError as error:
+            refused += 1
+            message = str(error)
+            assert file.name in message
+    assert refused > 50
 
 
 def test_a_table_without_embeddings_is_told_apart(tmp_path):

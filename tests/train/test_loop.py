@@ -207,6 +207,14 @@ def test_resume_without_a_checkpoint_starts(tmp_path: Path):
     assert result.step == 20
 
 
+@pytest.mark.parametrize("content", ["{}", "[5]", '{"step": "five"}', '{"step": 1e999}', "{", "[" * 5000])
+def test_a_damaged_pointer_to_the_best_checkpoint_is_named(tmp_path: Path, content):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best.json").write_text(content)
+    with pytest.raises(BabelclipError, match=r"best\.json"):
+        checkpoint.best_step(tmp_path)
+
+
 def test_last_two_and_best_checkpoints_stay(tmp_path: Path):
     figures = iter([5.0, 1.0, 3.0, 4.0, 2.0, 6.0])
     model, result = start(

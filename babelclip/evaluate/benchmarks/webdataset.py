@@ -20,7 +20,7 @@ import numpy as np
 
 from babelclip.data import tables
 from babelclip.data.images import picture_suffixes
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, shown
 from babelclip.evaluate.benchmarks.captioned import CaptionRows
 from babelclip.evaluate.benchmarks.class_names import ClassNames, names_of
 from babelclip.evaluate.benchmarks.classified import LabelledPictures
@@ -129,11 +129,14 @@ def _shards(request: Request, split: str) -> list[Path]:
     if not told.is_file():
         return sorted(folder.glob("*.tar"), key=lambda path: (len(path.stem), path.stem))
     text = "".join(tables.read_plain_lines(told)[:1]).strip()
-    count = int(text) if text.isdecimal() else 0
-    absent = [f"{number}.tar" for number in range(count) if not (folder / f"{number}.tar").is_file()]
+    count = int(text) if text.isdecimal() and len(text) < 10 else 0
+    there = {path.name for path in folder.glob("*.tar")}
+    # No more are looked for than can tell what lacks: a damaged file may ask for billions.
+    absent = [name for number in range(min(count, len(there) + 3)) if (name := f"{number}.tar") not in there]
     if absent or not count:
+        lacking = count - sum(path.isdecimal() and int(path) < count for path in (n[: -len(".tar")] for n in there))
         raise BabelclipError(
-            f"{told} says {text!r}, and {len(absent) or 'no'} of these shards are missing in {folder} "
+            f"{told} says {shown(repr(text), 40)}, and {lacking or 'no'} of these shards are missing in {folder} "
             f"({', '.join(absent[:3]) or 'the number is none'}). All are needed: copy the folder again, whole."
         )
     return [folder / f"{number}.tar" for number in range(count)]

@@ -11,6 +11,7 @@ rows give the same vectors; SigLIP attends to it, so its rows are padded to the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,8 +248,10 @@ def _backbone(folder: Path, name: str, tensors: Tensors, path: Path) -> dict[str
     types = (*BERT_TYPES, "m2m_100")
     config: dict[str, Any] = {}
     stated = path
-    for place in (folder / name / "config.json", folder / "config.json"):
-        content = read_config(place) if place.is_file() else {}
+    # A name that leads out of the bundle is none of its folders.
+    inside = [] if Path(name).is_absolute() or ".." in Path(name).parts else [folder / name / "config.json"]
+    for place in (*inside, folder / "config.json"):
+        content = read_config(place) if os.path.isfile(place) else {}  # a damaged name may be too long for a path
         if content.get("model_type") in types:
             config, stated = content, place
             break

@@ -60,8 +60,8 @@ def open_dataset_rows(folder: Path) -> Foreign:
         with naming(file):
             counts.append(pq.read_metadata(file).num_rows)
     starts = foreign.starts_of(counts)
-    heads = [head for file in files for head in _head(file)]
     filled = [file for file, count in zip(files, counts, strict=True) if count]
+    heads = [_head(file) for file in filled]
     if not filled:
         raise BabelclipError(f"{folder} holds Parquet files without a row: give the folder of the whole data set.")
     dim = foreign.common_dim(filled, [dim for dim, _ in heads])
@@ -131,12 +131,16 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _head(file: Path) -> Iterator[tuple[int, np.dtype[Any]]]:
-    """Yields D and the dtype of the first row of a file, nothing where it has none."""
+def _head(file: Path) -> tuple[int, np.dtype[Any]]:
+    """Returns D and the dtype of the first row of a file that has rows by its footer.
+
+    Raises:
+        BabelclipError: it has none.
+    """
     for table in read_table(file, columns=[EMBEDDING]):
         first = vectors_of(table[EMBEDDING].slice(0, 1), None, file)
-        yield first.shape[1], first.dtype
-        return
+        return first.shape[1], first.dtype
+    raise BabelclipError(f"{file} counts rows and holds none: it is damaged. Copy it again from where it came from.")
 
 
 def _files(folder: Path) -> list[Path]:

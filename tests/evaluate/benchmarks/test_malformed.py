@@ -230,6 +230,8 @@ def cut_tar(root: Path) -> None:
     ("change", "message"),
     [
         (lambda root: (root / "test/1.tar").unlink(), r"1 of these shards are missing .*1\.tar"),
+        (lambda root: (root / "test/nshards.txt").write_text("9" * 9), r"999999997 of these shards .*2\.tar, 3\.tar"),
+        (lambda root: (root / "test/nshards.txt").write_text("9" * 9000), "the number is none"),
         (lambda root: (root / "test/nshards.txt").write_text("two"), "says 'two'"),
         (lambda root: (root / "dataset_type.txt").write_text("guesses"), "says 'guesses'.*retrieval, multilabel"),
     ],

@@ -343,6 +343,8 @@ def test_a_logit_scale_of_one_dimension_reads_as_well(tmp_path):
         ("openclip_xlmr", "text_cfg", {"hf_pooler_type": "meen_pooler"}, "Did you mean 'mean_pooler'"),
         ("openclip_xlmr", "text_cfg", {"hf_proj_type": None}, "hf_proj_type = None"),
         ("openclip_xlmr", "text_cfg", {"hf_model_name": "xlm-roberta-bas"}, "xlm-roberta-base.*config.json"),
+        ("openclip_xlmr", "text_cfg", {"hf_model_name": "x" * 5000}, "whose config is not shipped"),
+        ("openclip_xlmr", "text_cfg", {"hf_model_name": "../openclip_xlmr"}, "whose config is not shipped"),
         ("openclip_vit", "", {"embed_dim": "many"}, "embed_dim = 'many'"),
         ("openclip_vit", "", {"vision_cfg": None}, "vision_cfg"),
     ],

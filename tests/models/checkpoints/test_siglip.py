@@ -13,6 +13,7 @@ import torch
 from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints import native, reader_of
 from babelclip.models.checkpoints import siglip as reader
+from babelclip.models.checkpoints.files.tokenizer_files import read_tokenizer
 from tests.golden.inputs import TEXTS, pictures
 from tests.models.checkpoints import folders
 from tests.models.checkpoints.folders import GOLDEN
@@ -180,3 +181,14 @@ def test_a_folder_with_the_sentencepiece_model_alone_gives_the_same_vectors(tmp_
     (folder / "tokenizer.json").unlink()
     clip = reader.load(folder, "text")
     assert max(folders.text_differences(clip, "siglip").values()) < CLOSE
+
+
+def test_a_tokenizer_whose_table_of_characters_is_damaged_is_named(tmp_path):
+    """The library panics at it, which is no Exception."""
+    content = json.loads((GOLDEN / "siglip" / "tokenizer.json").read_text(encoding="utf-8"))
+    text = json.dumps(content)
+    assert '"precompiled_charsmap": "' in text
+    damaged = text.replace('"precompiled_charsmap": "', '"precompiled_charsmap": "\x7f')
+    (tmp_path / "tokenizer.json").write_text(damaged)
+    with pytest.raises(BabelclipError, match=r"tokenizer\.json is not a tokenizer\.json .* Copy it again"):
+        read_tokenizer(tmp_path, max_length=16)

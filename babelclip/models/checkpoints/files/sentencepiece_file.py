@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, of_rust
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _UNIGRAM = 1
@@ -101,7 +101,9 @@ def _characters(model: SentencePieceModel, path: Path) -> list[normalizers.Norma
         return []
     try:
         return [normalizers.Precompiled(model.characters)]
-    except Exception as error:  # the Rust side raises a bare Exception
+    except BaseException as error:  # the Rust side raises a bare Exception, or panics
+        if not of_rust(error):
+            raise
         raise BabelclipError(
             f"{path} gives no tokenizer: its table of characters is damaged ({error}). Copy it again from its origin."
         ) from error

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, processors
 
-from babelclip.errors import BabelclipError, require
+from babelclip.errors import BabelclipError, of_rust, require
 from babelclip.files import read_json
 from babelclip.models.checkpoints.files.sentencepiece_file import siglip_tokenizer, xlmr_tokenizer
 from babelclip.models.tokenization import TextTokenizer
@@ -86,7 +86,9 @@ def wanted(names: list[str]) -> list[str]:
 def _fast(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust side raises a bare Exception
+    except BaseException as error:  # the Rust side raises a bare Exception, or panics
+        if not of_rust(error):
+            raise
         raise BabelclipError(f"{path} is not a tokenizer.json ({error}). Copy it again from its origin.") from error
 
 
