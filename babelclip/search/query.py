@@ -69,13 +69,11 @@ class Results:
         rows: at most k.
         version: of the collection that was searched.
         exhausted: whether there is nothing behind them.
-        examined: rows that were fetched for them.
     """
 
     rows: list[Hit]
     version: int
     exhausted: bool
-    examined: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +264,7 @@ def find_vector(
         max(others, totals[group] - 1 if group else 0) for (_row, others), group in zip(page, groups, strict=True)
     ]
     hits = _hits(found, [row for row, _others in page], similar, columns, None if std is None else (mean, std))
-    return Results(hits, collection.version(), ended and len(kept) <= wanted, len(found.ids))
+    return Results(hits, collection.version(), ended and len(kept) <= wanted)
 
 
 def _hits(

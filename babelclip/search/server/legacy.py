@@ -82,7 +82,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/config.json", dependencies=reading)
     async def config(request: Request) -> dict[str, str]:
-        """What its page asks first: whom to ask (this service, by the name it was called), and what."""
+        """What its page asks first: the address to ask (this service, as it was called), and what it offers."""
         first = next(iter(service.collections), "")
         return {"defaultBackend": str(request.base_url).rstrip("/"), "defaultIndex": first, "urlColumn": "url"}
 

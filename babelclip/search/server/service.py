@@ -46,7 +46,7 @@ class Service:
         metrics: figures.
         signer: of cursors, uploads and addresses.
         decoder: of strangers' pictures.
-        keys: None where there are none: then everybody may read, or those whom a proxy names, and nobody may write.
+        keys: None where there are none. Then everybody may read, or the people that a proxy names; nobody may write.
         ready: whether models and collections are open.
     """
 
@@ -245,7 +245,7 @@ class Service:
             raise busy("The keys of the service cannot be read. The operator's log says why.", 10) from error
 
     def _person(self, request: Request) -> Key | None:
-        """Returns whom a trusted proxy names, as a key that may read."""
+        """Returns the person that a trusted proxy names, as a key that may read."""
         settings = self.settings
         peer = request.client.host if request.client is not None else ""
         if not settings.user_header or peer not in settings.trusted_proxies:

@@ -133,7 +133,7 @@ class Settings:
 
     @property
     def protected(self) -> bool:
-        """Whether reading needs a key, or a person whom a proxy let in."""
+        """Whether reading needs a key, or a person that a proxy let in."""
         return bool(self.token_file or self.user_header)
 
     def to_json(self) -> str:
