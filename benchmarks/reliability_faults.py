@@ -250,8 +250,12 @@ def remount(folder: Path, options: str) -> None:
 def disk(place: Place, peace: Peace, tally: Tally, rng: random.Random) -> None:
     """No space left on the device."""
     share = rng.uniform(0.02, 0.95)
-    with tmpfs(place.out.parent, max(8192, int(peace.bytes * share))):
+    with tmpfs(place.out.parent, max(4096, int(peace.bytes * share))):
+        filler = place.out.parent / "filler"
+        if peace.bytes < 16384:  # less than a page of it is no page
+            filler.write_bytes(b"x" * 4096)
         note(tally, *place.run(), f"a disk of {share:.0%}")
+        filler.unlink(missing_ok=True)
         remount(place.out.parent, f"size={peace.bytes * 8 + (64 << 20)}")
         ends_equal(place, peace, tally, f"a disk of {share:.0%}")
 
@@ -273,7 +277,7 @@ def readonly(place: Place, peace: Peace, tally: Tally, rng: random.Random) -> No
 def memory(place: Place, peace: Peace, tally: Tally, rng: random.Random) -> None:
     """Too little address space: a command may die of it, but not hang, and leaves nothing that breaks the next run."""
     place.empty()
-    share = rng.uniform(0.02, 0.95)
+    share = rng.uniform(0.0, 0.5)
     code, said = place.run(memory=peace.base + int((peace.most - peace.base) * share))
     allowed = ("ended well", "message", "traceback", told(code, said) if code < 0 else "")
     note(tally, code, said, f"{share:.0%} of the memory", allowed)
