@@ -76,7 +76,8 @@ def protocol() -> str | type:
 
 
 def _options() -> dict[str, object]:
-    # Forwarded headers are read by the gate, which knows the proxies to trust; the access log would hold addresses of people.
+    # Forwarded headers are read by the gate, which knows the proxies to trust; the access log would hold addresses of
+    # people.
     return {
         "log_level": "warning",
         "access_log": False,
