@@ -36,6 +36,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.reliability_runs import SETTINGS, apart
 
+_HEAD = "| command |"
+
 
 def main() -> None:
     """Disturbs, prints and writes."""
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--page", type=Path, help="a page whose table of the campaign is replaced")
     given = parser.parse_args()
     work = (given.work or Path(tempfile.mkdtemp(prefix="reliability-"))).resolve()
     if not (work / "inputs" / "recipe.toml").exists():
@@ -75,13 +78,17 @@ def main() -> None:
     }
     if given.out:
         given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if given.page:
+        before, _, old = given.page.read_text(encoding="utf-8").partition(_HEAD)
+        after = old.partition("\n\n")[2]
+        given.page.write_text(f"{before}{table(record)}\n{after}", encoding="utf-8")
     sys.stdout.write(table(record) + json.dumps(result) + "\n")
 
 
 def table(record: dict[str, Any]) -> str:
     """Returns the campaign as docs/reliability.md shows it: how often each fault struck, and what was wrong."""
     faults = list(dict.fromkeys(fault for tallies in record.values() for fault in tallies))
-    lines = [f"| command | {' | '.join(faults)} | runs to the end, equal | wrong |", "|---" * (len(faults) + 3) + "|"]
+    lines = [f"{_HEAD} {' | '.join(faults)} | runs to the end, equal | wrong |", "|---" * (len(faults) + 3) + "|"]
     for name, tallies in record.items():
         struck = [str(tallies[fault]["struck"]) if fault in tallies else "-" for fault in faults]
         ends = sum(tally["finished_equal"] for tally in tallies.values())
