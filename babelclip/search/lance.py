@@ -87,7 +87,7 @@ def create_lance(
     address = _address(url)
     if "://" not in address and Path(address).exists():
         inside = {item.name for item in Path(address).iterdir()} if Path(address).is_dir() else {"a file"}
-        if inside - {f"{PICTURES}.lance"}:
+        if inside - {f"{PICTURES}.lance", f"{FACTS}.lance"}:
             raise BabelclipError(
                 f"{address} is there already ({', '.join(sorted(inside)[:3])}): open it with open_collection(..., "
                 "write=True), or choose another name."
@@ -415,4 +415,16 @@ def _readable(url: str) -> Iterator[None]:
 
 
 def _tables(database: Any) -> set[str]:
-    return set(database.list_tables(limit=100).tables)
+    """Returns the names of the tables that are there; the folder of one whose making was stopped is none."""
+    names = database.list_tables(limit=100).tables
+    return {name for name in names if name not in (PICTURES, FACTS) or _is_made(database, name)}
+
+
+def _is_made(database: Any, name: str) -> bool:
+    try:
+        database.open_table(name)
+    except ValueError as error:
+        return "not found" not in str(error)
+    except RuntimeError:  # it is damaged, which is said where it is used
+        return True
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,6 +236,26 @@ def test_what_is_there_is_not_overwritten_and_what_is_not_is_named(tmp_path):
         open_collection(tmp_path / "nothing.lance")
     with pytest.raises(BabelclipError, match="clip-retrieval"):
         open_collection(tmp_path)
+
+
+@pytest.mark.parametrize("table", ["facts", "pictures"])
+def test_a_table_that_was_stopped_before_its_first_version_is_made_anew(tmp_path, table):
+    place = tmp_path / "pictures.lance"
+    create_collection(place, SPACE).close()
+    for name in {"facts", table}:
+        shutil.rmtree(place / f"{name}.lance" / "_versions")
+    with pytest.raises(BabelclipError, match="its making was stopped"):
+        open_collection(place)
+    collection = create_collection(place, SPACE, columns=OWN)
+    collection.upsert(make_rows(0, 3))
+    assert open_collection(place).count() == 3
+
+
+def test_a_whole_collection_is_not_made_anew(tmp_path):
+    place = tmp_path / "pictures.lance"
+    create_collection(place, SPACE).close()
+    with pytest.raises(BabelclipError, match="is there already"):
+        create_collection(place, SPACE)
 
 
 def test_a_making_that_was_stopped_is_made_anew(tmp_path):
