@@ -67,7 +67,8 @@ def open_lance(url: str | Path, *, write: bool = False, cache_bytes: int = 0) ->
             f"{address} does not exist: check the path, or make it with `babelclip index PICTURES --out {address}`."
         )
     database = _connect(address, cache_bytes)
-    tables = _tables(database)
+    with _readable(address):
+        tables = _tables(database)
     if FACTS not in tables or PICTURES not in tables:
         raise BabelclipError(
             f"{address} is not a collection: it holds the tables {sorted(tables)} instead of {PICTURES!r} and "
@@ -93,7 +94,9 @@ def create_lance(
                 "write=True), or choose another name."
             )
     database = _connect(address, 0)
-    if FACTS in _tables(database):
+    with _readable(address):
+        there = FACTS in _tables(database)
+    if there:
         raise BabelclipError(f"{address} is there already: open it with open_collection(..., write=True).")
     columns = all_columns(own)
     database.create_table(PICTURES, schema=schema_of(columns, fingerprint.dim), mode="overwrite")
@@ -123,11 +126,13 @@ class LanceCollection:
         self.name = address.rstrip("/").rsplit("/", 1)[-1].removesuffix(".lance")
         self._database, self._write, self._version = database, write, version
         self._index: IndexReport | None = None
-        self._table = database.open_table(PICTURES)
-        self._facts = database.open_table(FACTS)
+        with _readable(address):
+            self._table = database.open_table(PICTURES)
+            self._facts = database.open_table(FACTS)
         if version:
             self._checkout(version)
-        self._read_facts()
+        with _readable(address):
+            self._read_facts()
 
     @property
     def roots(self) -> Mapping[str, str]:
@@ -313,7 +318,8 @@ class LanceCollection:
         """See `Collection.stats`."""
         content = self.fact("index_report")
         report = IndexReport.from_json(content) if content else None
-        return lance_index.describe(self._table, self.url, report, exact=self._index is None)
+        with _readable(self.url):
+            return lance_index.describe(self._table, self.url, report, exact=self._index is None)
 
     def version(self) -> int:
         """See `Collection.version`."""
@@ -402,7 +408,9 @@ def _readable(url: str) -> Iterator[None]:
     """Turns what the engine raises while it reads into an error that says what to do."""
     try:
         yield
-    except (RuntimeError, OSError) as error:
+    except BabelclipError:
+        raise
+    except Exception as error:  # of damaged tables anything, a panic of its Rust included
         gone = "not found" in str(error).lower()
         raise BabelclipError(
             f"{url} cannot be read ({shown(error, 120)}). "

@@ -19,7 +19,7 @@ import numpy as np
 import babelclip
 from babelclip.data.captions import Captions
 from babelclip.data.embed import embed_captions
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, require
 from babelclip.evaluate.report import write_results
 from babelclip.models.clip import Clip
 from babelclip.models.text import TextEncoder
@@ -149,8 +149,9 @@ def run_demo(
 
     Raises:
         BabelclipError: `out` is a file.
+        MissingExtraError: the extra `train` is not installed.
     """
-    _refuse_file(out)
+    _check_start(out)
     clock = Clock(say)
     recipe = recipe or recipe_for(seed)
     if parts is None:
@@ -203,8 +204,9 @@ def run_demo(
     return report
 
 
-def _refuse_file(folder: Path) -> None:
-    # Before minutes of work, and not at the end of them.
+def _check_start(folder: Path) -> None:
+    """Raises before minutes of work what would end them: a file in the way, or packages for training that lack."""
+    require("accelerate", "train")
     if folder.exists() and not folder.is_dir():
         raise BabelclipError(
             f"{folder} is a file. A folder is written there, new or begun before: choose another path."
@@ -222,11 +224,12 @@ def make_starter(folder: Path, *, work: Path | None = None, seed: int = 0, say: 
 
     Raises:
         BabelclipError: `folder` or `work` is a file.
+        MissingExtraError: the extra `train` is not installed.
     """
     clock = Clock(say)
     work = work or folder.with_name(f"{folder.name}-work")
     for place in (folder, work):
-        _refuse_file(place)
+        _check_start(place)
     with clock.step("models and texts from packages"):
         parts = gather_parts(seed)
     _taught(parts, parts.teacher, recipe_for(seed), work, clock, progress=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,12 +32,18 @@ def opened(url: str) -> tuple[Any, str]:
     """Returns the `pyarrow.fs.FileSystem` of an address, and the path that it has there ("bucket/name").
 
     Raises:
-        BabelclipError: the address has no bucket, the bucket does not exist, or the endpoint does not answer.
+        BabelclipError: the address has no bucket or holds a password, the bucket does not exist, or the endpoint does
+            not answer.
     """
     scheme, _, path = (url_of(url) or url).partition("://")
     bucket = path.partition("/")[0]
     if not bucket:
         raise BabelclipError(f"{url!r} names no bucket. An address is {scheme}://bucket/name: give it whole.")
+    if scheme == "s3" and "@" in bucket:  # not told again: a secret may stand before it
+        raise BabelclipError(
+            "The s3:// address has a name or a password before its bucket. Keys are read from AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY alone: set these, and give s3://bucket/name."
+        )
     if scheme != "s3":
         return _other(f"{scheme}://{bucket}"), path
     settings = tuple(os.environ.get(name, "") for name in _ENVIRONMENT)
@@ -135,6 +142,7 @@ def _explained(url: str, told: str) -> str:
     endpoint = (
         os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "the endpoint of its region"
     )
+    endpoint = re.sub(r"//[^/]*@", "//…@", endpoint)  # without a password that stands in it
     upper = told.upper()
     if "NO_SUCH_BUCKET" in upper:
         return _no_bucket(url.partition("://")[2].partition("/")[0])

@@ -258,6 +258,26 @@ def test_a_whole_collection_is_not_made_anew(tmp_path):
         create_collection(place, SPACE)
 
 
+def test_a_collection_with_damaged_files_is_told_by_its_name(tmp_path):
+    make_collection("lance", tmp_path, make_rows(0, 12)).close()
+    url = tmp_path / "my pictures.lance"
+    told = []
+    for file in sorted(path for path in url.rglob("*") if path.suffix in (".manifest", ".lance") and path.is_file()):
+        content = file.read_bytes()
+        for changed in (content[: len(content) // 2], b"\xff" * len(content), content.replace(b"dim", b"\x80\x81m")):
+            file.write_bytes(changed)
+            try:
+                collection = open_collection(url)
+                collection.search(np.ones((1, 16), np.float32), 3, columns=["caption"])
+                collection.stats()
+            except BabelclipError as error:
+                told.append(str(error))
+        file.write_bytes(content)
+    assert len(told) >= 10
+    assert all(str(url) in words for words in told)
+    assert open_collection(url).count() == 12
+
+
 def test_a_making_that_was_stopped_is_made_anew(tmp_path):
     url = tmp_path / "x.lance"
     create_collection(url, SPACE, columns=OWN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import babelclip
 import babelclip.languages
 from babelclip.data.captions import Captions
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, MissingExtraError
 from babelclip.evaluate.report import read_results
 from babelclip.evaluate.result import check_result
 from babelclip.starter import demo, results
@@ -86,6 +87,13 @@ def run(out, parts, recipe):
     said = []
     report = demo.run_demo(out, parts=parts, recipe=recipe, least=5, say=said.append, progress=False)
     return report, said
+
+
+def test_what_training_needs_is_looked_for_before_anything_is_written(tmp_path, parts, recipe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)  # as if it were not installed
+    with pytest.raises(MissingExtraError, match=r"babelclip\[train\]"):
+        run(tmp_path / "demo", parts, recipe)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_the_demo_teaches_measures_saves_and_shows(tmp_path, parts, recipe):

@@ -15,6 +15,7 @@ from babelclip.cluster.job import Means
 from babelclip.cluster.translate import translate_on
 from babelclip.data.captions import Captions, write_captions
 from babelclip.errors import BabelclipError
+from babelclip.storage.filesystem import opened
 from tests.conftest import make_clip
 from tests.storage.conftest import babelclip as command
 from tests.translate.fake import FAKE
@@ -127,3 +128,13 @@ def test_the_api_raises_the_same(words, strict, s3, tmp_path, model):
         translate_on("local", tmp_path / "c.jsonl", s3("out"), means=Means(), to=["sv"], engine=FAKE)
     with pytest.raises(BabelclipError, match="was refused by"):
         storage.list_files(s3("targets"))
+
+
+def test_secrets_in_addresses_are_refused_and_not_told(monkeypatch):
+    with pytest.raises(BabelclipError, match="before its bucket") as refused:
+        opened("s3://AKIAKEY:verysecret@bucket/name")
+    assert "verysecret" not in str(refused.value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://someone:verysecret@127.0.0.1:9")
+    with pytest.raises(BabelclipError) as unreachable:
+        opened("s3://bucket-of-nobody/name")
+    assert "verysecret" not in str(unreachable.value)

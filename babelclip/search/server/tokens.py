@@ -11,6 +11,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -82,18 +83,21 @@ class KeyFile:
         return found[0] if found else None
 
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _read(path: Path) -> list[Key]:
     keys = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         parts = line.split()
         scopes = frozenset(parts[1].split(",")) if len(parts) == 3 else frozenset()
-        if len(parts) != 3 or not scopes <= set(SCOPES) or len(parts[2]) != 64:
+        if len(parts) != 3 or not scopes <= set(SCOPES) or not _DIGEST.fullmatch(parts[2]):
             raise BabelclipError(
                 f"Line {number} of the key file {path.name} is not `NAME SCOPES SHA256`. "
                 "Make keys with babelclip serve --make-key, and remove lines to withdraw them."

@@ -57,6 +57,14 @@ def test_other_machines_are_let_in_only_with_keys_or_an_explicit_word(host, tmp_
     check_settings(Settings({}, host=host, token_file=str(tmp_path / "keys")))
 
 
+@pytest.mark.parametrize("damaged", [b"\xff\xfe", b"anna read " + b"\xc3\xa9" * 64, b"anna read " + b"z" * 64])
+def test_a_damaged_key_file_is_told_by_its_line(tmp_path, damaged):
+    make_key(tmp_path / "keys", "anna")
+    (tmp_path / "keys").write_bytes((tmp_path / "keys").read_bytes() + b"\n" + damaged + b"\n")
+    with pytest.raises(BabelclipError, match=r"Line \d of the key file keys is not"):
+        KeyFile(tmp_path / "keys").find("bc_wrong")
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.0.1"])
 def test_this_machine_alone_needs_no_key(host):
     check_settings(Settings({}, host=host))
