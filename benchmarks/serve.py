@@ -1,6 +1,6 @@
 """The service under load: latency by the number of clients, what it adds to the text encoder, and memory over time.
 
-    python benchmarks/serve.py MODEL COLLECTION... [--seconds 10] [--soak 10000] [--fast] [--out results/serve.json]
+    python benchmarks/serve.py MODEL COLLECTION... [--seconds 10] [--soak 10000 | --soak-minutes 20] [--fast] [--out results/serve.json]
     python benchmarks/serve.py none COLLECTION --queries VECTORS.npy [--fast]     no encoder: vectors are sent
 
 The service runs in one process, as `babelclip serve` starts it. A second process asks it over loopback:
@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("collections", nargs="+")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--soak", type=int, default=10_000)
+    parser.add_argument("--soak-minutes", type=float, default=0.0, help="a soak of so long instead of so many requests")
     parser.add_argument("--fast", action="store_true", help="serve from a graph in memory")
     parser.add_argument("--queries", default="", help="vectors (Q, D) that are sent where MODEL is none")
     parser.add_argument("--only-soak", action="store_true", help="no latencies")
@@ -109,8 +110,8 @@ def measure(given: argparse.Namespace, place: str) -> list[dict[str, Any]]:
                 cell["service_cpu_ms_per_request"] = round(1000 * spent / cell["requests"], 2)
                 cells.append(cell)
                 show(cell)
-        if given.soak:
-            cells.append({**about, **soaked(address, process.pid, given.soak)})
+        if given.soak or given.soak_minutes:
+            cells.append({**about, **soaked(address, process.pid, given.soak, given.soak_minutes)})
             show(cells[-1])
     finally:
         process.send_signal(signal.SIGTERM)
@@ -256,19 +257,22 @@ def mean(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, f
     return round(1000 * spent / calls, 2) if calls else 0.0
 
 
-def soaked(address: str, pid: int, number: int) -> dict[str, Any]:
-    """Returns the memory of the service after each tenth of many requests."""
+def soaked(address: str, pid: int, number: int, minutes: float) -> dict[str, Any]:
+    """Returns the memory of the service after each tenth of many requests, or of many minutes where these are given."""
     resident = []
     statuses: dict[str, int] = {}
+    begin = time.perf_counter()
     for _part in range(10):
-        told = ask(address, 8, 0.0, "mixed", number // 10)
+        told = ask(address, 8, 6.0 * minutes, "mixed", 0 if minutes else number // 10)
         for status, count in told["statuses"].items():
             statuses[status] = statuses.get(status, 0) + count
         pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
         resident.append(round(pages * os.sysconf("SC_PAGESIZE") / 2**20, 1))
+    number = sum(statuses.values())
     growth = float(np.polyfit(np.arange(5), resident[5:], 1)[0]) / (number / 10) * 1000
     return {
         "soak": number,
+        "minutes": round((time.perf_counter() - begin) / 60, 1),
         "rss_mb": resident,
         "growth_kb_per_request_second_half": round(growth, 3),
         "statuses": statuses,
