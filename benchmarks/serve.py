@@ -1,6 +1,7 @@
 """The service under load: latency by the number of clients, what it adds to the text encoder, and memory over time.
 
-    python benchmarks/serve.py MODEL COLLECTION... [--seconds 10] [--soak 10000 | --soak-minutes 20] [--fast] [--out results/serve.json]
+    python benchmarks/serve.py MODEL COLLECTION... [--seconds 10] [--soak 10000] [--fast] [--out results/serve.json]
+    python benchmarks/serve.py MODEL COLLECTION --only-soak --soak-minutes 20     memory over time alone
     python benchmarks/serve.py none COLLECTION --queries VECTORS.npy [--fast]     no encoder: vectors are sent
 
 The service runs in one process, as `babelclip serve` starts it. A second process asks it over loopback:
