@@ -115,15 +115,17 @@ def _make_printable() -> None:
 def _reason(error: Exception) -> str:
     """Returns what is wrong with the machine, and what to do; "" for what may be a fault of ours."""
     number = error.errno if isinstance(error, OSError) else None
-    if found := _OF_RUST.search(str(error)):
+    told = str(error)
+    if found := _OF_RUST.search(told):
         number = int(found[1])
-    if isinstance(error, OSError) and _OF_NUMPY.fullmatch(str(error)):
+        told = told[: found.end()]  # the place in a source file of the engine, which follows, helps nobody here
+    if isinstance(error, OSError) and _OF_NUMPY.fullmatch(told):
         number = errno.ENOSPC
     if number in _FULL:
-        return f"the disk is full ({error}). What was finished is kept. Free some space and run the same again."
+        return f"the disk is full ({told}). What was finished is kept. Free some space and run the same again."
     if number in _FORBIDDEN:
         return (
-            f"the system does not allow this ({error}). Give a folder that you may write and files that you may read, "
+            f"the system does not allow this ({told}). Give a folder that you may write and files that you may read, "
             "or get the right to, and run the same again; what was finished is kept."
         )
     if isinstance(error, OSError) and number in _OTHER_KIND and error.filename is not None:
@@ -131,9 +133,9 @@ def _reason(error: Exception) -> str:
             f"{error.filename} is not what is asked for there ({error.strerror}). A file must be given where a file is "
             "read, a folder where one is written, below a folder that exists: check the paths, and run the same again."
         )
-    if isinstance(error, MemoryError) or number == errno.ENOMEM or _OF_TORCH in str(error):
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or _OF_TORCH in told:
         return (
-            f"memory has run out ({str(error) or 'no more of it'}). What was finished is kept. Close other programs, "
+            f"memory has run out ({told or 'no more of it'}). What was finished is kept. Close other programs, "
             "or take smaller batches or a machine with more, and run the same again."
         )
     return ""

@@ -99,7 +99,7 @@ def test_a_full_disk_is_one_line(tmp_path, model, monkeypatch):
         (PermissionError(errno.EACCES, "Permission denied", "out"), "the system does not allow this ([Errno 13] Perm"),
         (
             RuntimeError("lance error: LanceError(IO): No space left (os error 28), src/w.rs:258:9"),
-            "the disk is full (lan",
+            "the disk is full (lance error: LanceError(IO): No space left (os error 28)). What was finished is kept.",
         ),
         (OSError("8000 requested and 1984 written"), "the disk is full (8000 requested and 1984 written)."),
         (RuntimeError("Permission denied (os error 13)"), "the system does not allow this (Permission denied"),
