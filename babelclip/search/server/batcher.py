@@ -15,6 +15,8 @@ from babelclip.search.server.problems import busy
 
 # Called with a stage's name and its seconds (or size).
 Observe = Callable[[str, float], None]
+# Share of the last batch's time for which a batch may wait while items keep coming.
+_SHARE = 0.2
 
 
 class Batcher:
@@ -39,7 +41,7 @@ class Batcher:
             work: items -> as many results, in order.
             executor: whose thread runs `work`.
             most: items of a batch.
-            wait: seconds to wait for more, where others came shortly before and none came meanwhile.
+            wait: seconds to wait for the next item, where others came shortly before.
             queue: items that may wait.
             observe: called with `queue_wait` and `batch_size`.
         """
@@ -71,19 +73,19 @@ class Batcher:
 
     async def _run(self) -> None:
         alone = True  # the last batch was a single query: then nobody is worth waiting for
-        ended = 0.0
+        spent = 0.0
         while True:
             batch = [await self._queue.get()]
-            # Who came while the last batch ran has waited, and the loop is about to answer that batch: what is there
-            # begins at once, and runs beside the answers.
-            behind = batch[0][2] < ended
-            until = time.perf_counter() + (0.0 if behind or (alone and self._queue.empty()) else self._wait)
+            # A batch of eight takes little longer than one of four. Those who are being answered ask again one after
+            # the other; begun without them, two halves would wait for each other's batches for ever.
+            most = 0.0 if alone and self._queue.empty() else max(self._wait, _SHARE * spent)
+            until = time.perf_counter() + most
             while len(batch) < self._most:
                 try:
                     batch.append(self._queue.get_nowait())
                     continue
                 except asyncio.QueueEmpty:
-                    left = until - time.perf_counter()
+                    left = min(self._wait, until - time.perf_counter())
                 if left <= 0:
                     break
                 try:
@@ -93,8 +95,9 @@ class Batcher:
             batch = [entry for entry in batch if not entry[1].done()]
             alone = len(batch) < 2
             if batch:
+                begun = time.perf_counter()
                 await self._answer(batch)
-                ended = time.perf_counter()
+                spent = time.perf_counter() - begun
 
     async def _answer(self, batch: list[tuple[Any, asyncio.Future[Any], float]]) -> None:
         now = time.perf_counter()
