@@ -21,7 +21,7 @@ from babelclip.search.near_pairs import groups_of_vectors
 
 Vector = npt.NDArray[np.float32]
 # Columns whose equal values make rows near duplicates.
-_FOLDED = ("group", "sha256")
+FOLDED = ("group", "sha256")
 
 
 class Candidates(NamedTuple):
@@ -31,13 +31,15 @@ class Candidates(NamedTuple):
         ids: of the items (M).
         scores: cosines (M), descending.
         columns: name -> values (M).
-        vectors: (M, D) float32 of length 1; None where they were not asked for.
+        vectors: (M, D) float32 of length 1; None where they were not asked for, or fewer than two rows have `twins`.
+        twins: places of the rows that may have near duplicates; None where all may.
     """
 
     ids: list[str]
     scores: list[float]
     columns: Mapping[str, list[Any]]
     vectors: Vector | None
+    twins: Sequence[int] | None = None
 
 
 def candidates_of(
@@ -58,7 +60,7 @@ def candidates_of(
         k: rows; fewer are returned only where there are no more.
         where: only rows that fulfil it.
         columns: in `Candidates.columns`.
-        with_vectors: whether `Candidates.vectors` is wanted.
+        with_vectors: whether `Candidates.vectors` is wanted, for near duplicates.
         exact: compare with every row, without the index.
     """
     if isinstance(collection, MemoryCollection):
@@ -67,7 +69,9 @@ def candidates_of(
             scores, rows = near
             places = rows.tolist()
             picked = {name: list(map(collection.values(name).__getitem__, places)) for name in ("id", *columns)}
-            return Candidates(picked["id"], scores.tolist(), picked, collection.vectors(rows) if with_vectors else None)
+            twins = collection.twins(rows)
+            vectors = collection.vectors(rows) if with_vectors and (twins is None or len(twins) > 1) else None
+            return Candidates(picked["id"], scores.tolist(), picked, vectors, twins)
     found = collection.search(vector, k, where=where, columns=columns, with_vectors=with_vectors, exact=exact)
     return Candidates(
         found["id"].to_pylist(),
@@ -89,35 +93,39 @@ def collapsed(
         dedup: whether near duplicates (of one `group`, one `sha256`, or by their vectors) are folded.
         group_by: a column of which each value is shown once; "" for none.
     """
-    keys: list[Sequence[Any]] = []
-    if found.vectors is not None and found.ids:
-        keys.append(groups_of_vectors(found.vectors, LEAST_COSINE))
-    keys += [[value or None for value in found.columns[name]] for name in _FOLDED if dedup and name in found.columns]
-    keys += [found.columns[group_by]] if group_by else []
+    good = [row for row, name in enumerate(found.ids) if found.scores[row] >= least and name not in without]
+    twins = range(len(found.ids)) if found.twins is None else found.twins
+    keys = _twin_keys(found, twins) if dedup and len(twins) > 1 else []
+    if group_by:
+        twins, keys = range(len(found.ids)), [*keys, dict(enumerate(found.columns[group_by]))]
     # A column in which no value comes twice folds nothing; most are such.
-    each: list[tuple[Sequence[Any], dict[Any, int]]] = [(values, {}) for values in keys if _repeats(values)]
-    if not each and not without and (not found.scores or found.scores[-1] >= least):
-        return [(row, 0) for row in range(len(found.ids))]
-    kept: list[tuple[int, int]] = []
-    for row, (name, score) in enumerate(zip(found.ids, found.scores, strict=True)):
-        if score < least or name in without:
-            continue
-        there = -1
+    each = [(values, dict[Any, int]()) for values in keys if _repeats(values)]
+    if not each:
+        return [(row, 0) for row in good]
+    others: dict[int, int] = {}
+    folded = set()
+    for row in sorted(set(good).intersection(twins)):
+        first = next((known[values[row]] for values, known in each if values.get(row) in known), row)
+        if first != row:
+            folded.add(row)
+            others[first] = others.get(first, 0) + 1
         for values, known in each:
-            there = known.get(values[row], -1)
-            if there >= 0:
-                kept[there] = (kept[there][0], kept[there][1] + 1)
-                break
-        else:
-            there = len(kept)
-            kept.append((row, 0))
-        for values, known in each:
-            if values[row] is not None:
-                known.setdefault(values[row], there)
-    return kept
+            if values.get(row) is not None:
+                known.setdefault(values[row], first)
+    return [(row, others.get(row, 0)) for row in good if row not in folded]
 
 
-def _repeats(values: Sequence[Any]) -> bool:
+def _twin_keys(found: Candidates, twins: Sequence[int]) -> list[dict[int, Any]]:
+    """Returns row -> value, for each way to know near duplicates: they have equal values that are not None."""
+    names = [name for name in FOLDED if name in found.columns]
+    keys = [{row: found.columns[name][row] or None for row in twins} for name in names]
+    if found.vectors is not None:
+        vectors = found.vectors if len(twins) == len(found.ids) else found.vectors[twins]
+        keys.insert(0, dict(zip(twins, groups_of_vectors(vectors, LEAST_COSINE), strict=True)))
+    return keys
+
+
+def _repeats(values: Mapping[int, Any]) -> bool:
     """Returns whether a value other than None comes twice."""
-    there = [value for value in values if value is not None]
+    there = [value for value in values.values() if value is not None]
     return len(set(there)) < len(there)

@@ -9,6 +9,7 @@ Entry points: `copied`, `MemoryCollection`, `Finder`. Letters: N rows, Q queries
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from babelclip.search.collection import (
 from babelclip.search.columns import ARROW_TYPES, VECTOR, Vectors, check_columns, unit_rows, vector_array, vectors_of
 from babelclip.search.exact import Rows
 from babelclip.search.filters import Filter, columns_of, mask
+from babelclip.search.near_pairs import have_neighbours
 
 _BLOCK = 16_384
 # Rows of which columns are kept as lists besides, once they are asked for.
@@ -143,6 +145,7 @@ class MemoryCollection:
         self._rows, self._version = len(table), base.version()
         self._places: dict[str, int] | None = None
         self._lists: dict[str, list[Any]] = {}
+        self._twins: npt.NDArray[np.bool_] | None = None
 
     @property
     def numbers(self) -> int:
@@ -222,6 +225,24 @@ class MemoryCollection:
     def vectors(self, rows: Rows) -> Vectors:
         """Returns the vectors (n, D) of rows by number."""
         return self._finder.vectors(rows)
+
+    def note_twins(self, columns: Sequence[str], least: float) -> None:
+        """Notes for `twins` which rows have near duplicates: N x N cosines once, which no search need compare again.
+
+        Args:
+            columns: rows with equal values in one of them are near duplicates; those that are not here are left out.
+            least: cosine of vectors that are.
+        """
+        twins = have_neighbours(self.vectors(np.arange(self._rows)), least)
+        for name in self._names.intersection(columns):
+            values = self.values(name)
+            counts = Counter(value for value in values if value)
+            twins |= np.fromiter((counts[value] > 1 for value in values), np.bool_, self._rows)
+        self._twins = twins
+
+    def twins(self, rows: Rows) -> list[int] | None:
+        """Returns the places in `rows` of those that may have near duplicates; None where that was not noted."""
+        return None if self._twins is None else np.flatnonzero(self._twins[rows]).tolist()
 
     def get(self, ids: Sequence[str], *, columns: Sequence[str] = (), with_vectors: bool = False) -> pa.Table:
         """See `Collection.get`."""

@@ -23,6 +23,8 @@ from babelclip.search.columns import VECTOR, vectors_of
 _NEIGHBOURS, _MOST = 16, 1024
 # Queries at once: of an index, and of a matrix product; rows of the latter.
 _QUERIES, _ROWS = 128, 2048
+# By how much cosines differ from product to product.
+_ROUNDING = 1e-5
 Advance = Callable[[int], None]
 
 
@@ -153,6 +155,20 @@ def _join_by_index(collection: Collection, ids: Sequence[str], least: float, joi
                     joined.join(names[left[query]], other)
         left = [left[query] for query, count in near.items() if count >= k]
         k *= 8
+
+
+def have_neighbours(vectors: npt.NDArray[np.float32], least: float) -> npt.NDArray[np.bool_]:
+    """Returns for each of N vectors (N, D) of length 1 whether another one's cosine with it reaches `least`.
+
+    What other products of the same vectors round to more than `least` is never left out.
+    """
+    near = np.zeros(len(vectors), np.bool_)
+    for start in range(0, len(vectors), _ROWS):
+        cosines = vectors[start : start + _ROWS] @ vectors.T
+        own = np.arange(len(cosines))
+        cosines[own, start + own] = -1
+        near[start : start + _ROWS] = cosines.max(axis=1) >= least - _ROUNDING
+    return near
 
 
 def groups_of_vectors(vectors: npt.NDArray[np.float32], least: float) -> list[int]:

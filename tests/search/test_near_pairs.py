@@ -7,7 +7,10 @@ import pytest
 from babelclip.search import near_pairs
 from babelclip.search.collection import ImageSpace, create_collection
 from babelclip.search.columns import vector_array
-from babelclip.search.near_pairs import Joined, groups_of_vectors, join_all
+from babelclip.search.memory import copied
+from babelclip.search.near_duplicates import LEAST_COSINE
+from babelclip.search.near_pairs import Joined, groups_of_vectors, have_neighbours, join_all
+from babelclip.search.query import QueryVector, find_vector
 
 pytest.importorskip("lancedb")
 N, D = 300, 8
@@ -83,3 +86,33 @@ def test_within_results_a_row_belongs_to_the_first_it_resembles(vectors):
     best_first = vectors[[40, 3, 41, 200, 42]]
     assert groups_of_vectors(best_first, 0.9999) == [0, 1, 0, 3, 0]
     assert groups_of_vectors(vectors[:0], 0.9) == []
+
+
+@pytest.mark.parametrize("block", [2048, 7])
+def test_who_has_neighbours_is_the_same_whatever_the_block(vectors, monkeypatch, block):
+    monkeypatch.setattr(near_pairs, "_ROWS", block)
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1)
+    near = have_neighbours(vectors, 0.98)
+    assert np.array_equal(near, (cosines >= 0.98).any(axis=1))
+    assert 0 < near.sum() < N
+    assert have_neighbours(vectors[:1], 0.9).tolist() == [False]
+
+
+def test_noted_twins_change_no_answer(collection, vectors):
+    """What was noted once folds as what is compared at each question, and leaves the rows that it may."""
+    plain = copied(collection, most_rows=N, most_bytes=1 << 24)
+    noted = copied(collection, most_rows=N, most_bytes=1 << 24)
+    noted.note_twins(("group", "sha256"), LEAST_COSINE)
+    twins = noted.twins(np.arange(N))
+    assert plain.twins(np.arange(N)) is None
+    assert {250, 290} <= set(twins)  # one file, two vectors
+    assert len(twins) < N
+    folded = 0
+    for row in range(0, N, 7):
+        for group_by in ("", "source"):
+            ask = {"k": 12, "offset": row % 5, "group_by": group_by}
+            answer = find_vector(noted, QueryVector(vectors[row]), **ask)
+            assert answer.rows == find_vector(plain, QueryVector(vectors[row]), **ask).rows
+            folded += sum(hit.similar for hit in answer.rows)
+    assert folded > 100

@@ -17,6 +17,7 @@ import numpy as np
 from babelclip.search.collection import Collection
 from babelclip.search.columns import check_columns
 from babelclip.search.filters import And, Eq, Filter, In, Range
+from babelclip.search.memory import MemoryCollection
 from babelclip.search.query import Hit, Term, find_vector, query_vector
 from babelclip.search.query_background import Background
 from babelclip.search.server.problems import Problem
@@ -157,7 +158,9 @@ def _browsed(served: Served, collection: Collection, question: Question) -> Foun
 
 
 def _columns(collection: Collection, question: Question) -> list[str]:
-    return [name for name in dict.fromkeys((*SHOWN, *question.columns)) if name in collection.columns]
+    """Returns the columns to read with the rows; what a copy in memory shows, `hits_of` reads of the few new ones."""
+    shown = () if isinstance(collection, MemoryCollection) else SHOWN
+    return [name for name in dict.fromkeys((*shown, *question.columns)) if name in collection.columns]
 
 
 def safety_filter(columns: Mapping[str, str]) -> Filter | None:
@@ -183,20 +186,30 @@ def hits_of(
     frame = _frame(service, served, collection)
     # What a row shows whatever the question: most of a hit, and most of the work.
     kept = served.shown(collection.version())
+    _keep_shown(kept, frame, collection, [hit for hit in found.hits if hit.id not in kept])
     made = []
     for hit in found.hits:
-        row = kept.get(hit.id)
-        if row is None:
-            row = kept[hit.id] = _shown(frame, {**hit.values, "id": hit.id, "caption": hit.caption})
-        content = _addressed(frame, row)
+        content = _addressed(frame, kept[hit.id])
         if hit.score == hit.score:
             content["score"] = round(hit.score, 6)
         if hit.z is not None:
             content["relative"] = relative(hit.z)
         content["similar"] = hit.similar
-        content["columns"] = {name: _plain(hit.values.get(name)) for name in asked}
+        if asked:
+            content["columns"] = {name: _plain(hit.values.get(name)) for name in asked}
         made.append(content)
     return made
+
+
+def _keep_shown(kept: dict[str, dict[str, Any]], frame: _Frame, collection: Collection, hits: Sequence[Hit]) -> None:
+    """Notes what the rows of hits show whatever the question."""
+    if isinstance(collection, MemoryCollection) and hits:
+        names = [name for name in SHOWN if name in collection.columns]
+        for row in collection.get([hit.id for hit in hits], columns=names).to_pylist():
+            kept[row["id"]] = _shown(frame, row)
+        return
+    for hit in hits:
+        kept[hit.id] = _shown(frame, {**hit.values, "id": hit.id, "caption": hit.caption})
 
 
 def hits_by_id(

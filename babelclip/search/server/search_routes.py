@@ -196,8 +196,8 @@ def _conditions(content: Any) -> int:
 
 # A cursor says which rows come next, of which version, for which question. It is signed, so it can be trusted.
 def _digest(asked: SearchIn) -> str:
-    content = asked.model_dump(exclude={"cursor", "columns"})
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    content = asked.model_dump_json(exclude={"cursor", "columns"}, exclude_defaults=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _to_cursor(service: Service, served: Served, asked: SearchIn, version: int, offset: int) -> str:

@@ -16,11 +16,13 @@ import pyarrow.compute as pc
 
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
+from babelclip.search.candidates import FOLDED
 from babelclip.search.collection import Collection, ImageSpace
 from babelclip.search.columns import FIXED
 from babelclip.search.faiss_fast import open_fast
 from babelclip.search.filters import Filter, IsNull, Not
 from babelclip.search.memory import MemoryCollection, copied
+from babelclip.search.near_duplicates import LEAST_COSINE
 from babelclip.search.query_background import Background, background, known_background
 from babelclip.search.server.problems import Problem
 from babelclip.search.server.versions import QUICK, Versions
@@ -192,7 +194,10 @@ def _graph(collection: Collection, wanted: Callable[[], bool]) -> MemoryCollecti
 
 def _copied(collection: Collection, _wanted: Callable[[], bool]) -> MemoryCollection | None:
     """Returns the copy of a version that is small enough to compare all of its vectors."""
-    return copied(collection, most_rows=_COMPARED, most_bytes=_COPY_BYTES)
+    copy = copied(collection, most_rows=_COMPARED, most_bytes=_COPY_BYTES)
+    if copy is not None and copy.numbers <= QUICK:
+        copy.note_twins(FOLDED, LEAST_COSINE)
+    return copy
 
 
 def _facts(collection: Collection, column: str) -> dict[str, Any] | None:
