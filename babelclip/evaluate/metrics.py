@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from babelclip.errors import BabelclipError
-from babelclip.evaluate.places import Columns, count_places, pair_scores, window
+from babelclip.evaluate.places import Bounds, pair_scores, window
 from babelclip.evaluate.ranking import average_precision, ndcg, reciprocal_rank
 from babelclip.evaluate.relevance import Relevance, listed
 
@@ -137,13 +137,15 @@ def score_queries(
     asked = _asked(relevant, len(queries), len(corpus), ks, exclude_unanswerable)
     own, better, at_least = _empty_places(len(asked.rows))
     step = max(1, scores_at_once // len(corpus))
-    for start in range(0, len(asked.scored), step):
-        chunk = asked.scored[start : start + step]
-        scores = queries[chunk] @ corpus.T
-        part = slice(*np.searchsorted(asked.rows, [start, start + step]))
-        rows = asked.rows[part] - start
-        own[part] = scores[rows, asked.items[part]]
-        better[part], at_least[part] = count_places(scores, rows, *window(own[part], tolerance), step)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(asked.scored), step):
+            chunk = asked.scored[start : start + step]
+            scores = queries[chunk] @ corpus.T
+            part = slice(*np.searchsorted(asked.rows, [start, start + step]))
+            rows = asked.rows[part] - start
+            own[part] = scores[rows, asked.items[part]]
+            bounds = Bounds.of_pairs(rows, *window(own[part], tolerance), len(scores))
+            better[part], at_least[part] = bounds.count(scores, 1, pool)
     return _reached(asked, own, better, at_least, len(corpus), tolerance)
 
 
@@ -182,16 +184,17 @@ def score_both(
     step = max(1, scores_at_once // len(images))
     # A picture meets its own texts only in some of the blocks, so these scores are needed before.
     pictures = back.scored[back.rows]
-    own_back[:] = pair_scores(images, texts, pictures, back.items, max(1, scores_at_once // images.shape[1]))
-    columns = Columns.of_pairs(pictures, *window(own_back, TIE_TOLERANCE), len(images))
+    own_back[:] = pair_scores(images, texts, pictures, back.items)
+    columns = Bounds.of_pairs(pictures, *window(own_back, TIE_TOLERANCE), len(images))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(texts), step):
             scores = texts[start : start + step] @ images.T
             part = slice(*np.searchsorted(asked.rows, [start, start + step]))
             rows = asked.rows[part] - start
             own[part] = scores[rows, asked.items[part]]
-            better[part], at_least[part] = count_places(scores, rows, *window(own[part], TIE_TOLERANCE), step)
-            above, not_below = columns.count(scores, pool)
+            bounds = Bounds.of_pairs(rows, *window(own[part], TIE_TOLERANCE), len(scores))
+            better[part], at_least[part] = bounds.count(scores, 1, pool)
+            above, not_below = columns.count(scores, 0, pool)
             better_back += above
             at_least_back += not_below
     # An item is equal to itself, also where two ways to round its score differ by more than the tolerance.
