@@ -137,10 +137,12 @@ def score_queries(
     asked = _asked(relevant, len(queries), len(corpus), ks, exclude_unanswerable)
     own, better, at_least = _empty_places(len(asked.rows))
     step = max(1, scores_at_once // len(corpus))
+    # Fresh memory for every block would cost a fifth of the whole time.
+    room = np.empty((min(step, len(asked.scored)), len(corpus)), dtype=np.float32)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(asked.scored), step):
             chunk = asked.scored[start : start + step]
-            scores = queries[chunk] @ corpus.T
+            scores = np.matmul(queries[chunk], corpus.T, out=room[: len(chunk)])
             part = slice(*np.searchsorted(asked.rows, [start, start + step]))
             rows = asked.rows[part] - start
             own[part] = scores[rows, asked.items[part]]
@@ -186,9 +188,11 @@ def score_both(
     pictures = back.scored[back.rows]
     own_back[:] = pair_scores(images, texts, pictures, back.items)
     columns = Bounds.of_pairs(pictures, *window(own_back, TIE_TOLERANCE), len(images))
+    room = np.empty((min(step, len(texts)), len(images)), dtype=np.float32)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(texts), step):
-            scores = texts[start : start + step] @ images.T
+            block = texts[start : start + step]
+            scores = np.matmul(block, images.T, out=room[: len(block)])
             part = slice(*np.searchsorted(asked.rows, [start, start + step]))
             rows = asked.rows[part] - start
             own[part] = scores[rows, asked.items[part]]
