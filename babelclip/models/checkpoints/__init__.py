@@ -83,6 +83,11 @@ def load(
         clip = _from_storage(name_or_dir, towers, space=space)
     elif str(name_or_dir) and Path(name_or_dir).is_dir():
         clip = _from_folder(Path(name_or_dir), towers, space=space)
+    elif str(name_or_dir) and Path(name_or_dir).is_file():
+        raise BabelclipError(
+            f"{name_or_dir} is a file, and a model is a folder: weights with their config and tokenizer. Give the "
+            "folder that it lies in; where that holds several models, put this one into a folder of its own."
+        )
     else:
         clip = _from_name(str(name_or_dir), towers, space=space, progress=progress)
     import torch
@@ -202,7 +207,7 @@ def _plausible(name: str) -> str:
         return name
     near = registry.closest_names(name)
     raise BabelclipError(
-        f"{name} is no folder and no published model. "
+        f"{name or 'An empty name'} is no folder and no published model. "
         + (f"Did you mean {' or '.join(near)}? " if near else "")
         + "Give the folder of a saved model, a name that `babelclip models` lists, or a hub repository as "
         "'organisation/name'."

@@ -18,6 +18,7 @@ from babelclip.storage import present
 # 64 samples of 64 kB: 4 MB read of 2 GB, and any training step changes every one of them.
 _SAMPLES = 64
 _SAMPLE_BYTES = 1 << 16
+_WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".h5")
 
 
 def name_and_space(clip: Clip, folder: Path, *, layout: str, hub_name: str = "", space: str | None = None) -> Clip:
@@ -66,13 +67,14 @@ def fingerprint(folder: Path) -> str:
     fingerprint; declare the space where that matters (`load(..., space=...)`).
     """
     digest = hashlib.sha256()
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     by_folder: dict[Path, list[str]] = {}
-    for name in names:
+    for name in sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()):
         by_folder.setdefault(Path(name).parent, []).append(Path(name).name)
     for parent, files in sorted(by_folder.items()):
         heads = [name for name in files if name.endswith(".pkl")]
-        for name in sorted({*weight_files(files), *heads}):
+        # OpenAI's and open_clip's files may have any name.
+        loose = [name for name in files if name.endswith(_WEIGHT_ENDINGS)] if parent == Path() else []
+        for name in sorted({*(weight_files(files) or loose), *heads}):
             path = present(folder / parent / name)
             size = path.stat().st_size
             digest.update(f"{parent / name} {size}".encode())

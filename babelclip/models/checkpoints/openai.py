@@ -46,13 +46,7 @@ def load(folder: Path, towers: str) -> Clip:
         BabelclipError: there are several files, the file is a plain state dict (the message holds the config that it
             needs), it is no CLIP, or the text tower is asked for and the folder has no tokenizer.
     """
-    found = openclip.loose_weights([item.name for item in folder.iterdir()])
-    if len(found) != 1:
-        raise BabelclipError(
-            f"{folder} holds {len(found)} torch files ({', '.join(found)}); one model lies in one file. "
-            "Put each into a folder of its own."
-        )
-    path = folder / found[0]
+    path = openclip.only_loose(folder)
     tensors = open_tensors(path)
     known = known_config(tensors)
     if known is not None:

@@ -69,8 +69,8 @@ def load(folder: Path, towers: str, *, tokenizer_folder: Path | None = None) -> 
         BabelclipError: a file is missing or damaged, no class here builds the tower, or config and tensors do not fit.
     """
     names = [item.name for item in folder.iterdir()]
-    if not weight_files(names, WEIGHTS) and len(loose_weights(names)) == 1:
-        tensors = open_tensors(folder / loose_weights(names)[0])
+    if loose_weights(names) and not weight_files(names, WEIGHTS):
+        tensors = open_tensors(only_loose(folder))
     else:
         tensors = open_tensors(folder, WEIGHTS)
     path = folder / CONFIG
@@ -125,6 +125,21 @@ def _known(tensors: Tensors, path: Path) -> dict[str, Any]:
 def loose_weights(names: Collection[str]) -> list[str]:
     """Returns the torch files under other names than open_clip's, as its releases have them."""
     return sorted(name for name in names if name.endswith(_LOOSE) and "/" not in name)
+
+
+def only_loose(folder: Path) -> Path:
+    """Returns the one torch file in `folder`.
+
+    Raises:
+        BabelclipError: there are several, as the checkpoints of a training are.
+    """
+    found = loose_weights([item.name for item in folder.iterdir()])
+    if len(found) != 1:
+        raise BabelclipError(
+            f"{folder} holds {len(found)} torch files ({', '.join(found)}); one model lies in one file. "
+            "Put each into a folder of its own, with a copy of the other files."
+        )
+    return folder / found[0]
 
 
 def _check(model_cfg: Any, preprocess_cfg: Any, path: Path) -> None:

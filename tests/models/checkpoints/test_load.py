@@ -94,6 +94,26 @@ def test_a_fingerprint_follows_the_weights_and_nothing_else(tmp_path):
     assert fingerprint(copy) != fingerprint(BOTH)
 
 
+@pytest.mark.parametrize("name", ["epoch_1.pt", "ViT-B-32.pth", "open_clip_pytorch_model-00001-of-00001.safetensors"])
+def test_weights_under_any_name_tell_models_apart(tmp_path, name):
+    found = set()
+    for byte in (b"\0", b"\1"):
+        folder = tmp_path / byte.hex()
+        folder.mkdir()
+        (folder / "open_clip_config.json").write_text("{}")
+        (folder / name).write_bytes(byte * 100_000)
+        found.add(fingerprint(folder))
+    assert len(found) == 2
+
+
+def test_weights_in_sub_folders_beside_the_model_count_by_their_known_names_alone(tmp_path):
+    copy = shutil.copytree(BOTH, tmp_path / "copy")
+    (copy / "checkpoints").mkdir()
+    (copy / "checkpoints" / "epoch_1.pt").write_bytes(b"other weights")
+    (copy / "optimizer.pt").write_bytes(b"of the training")
+    assert fingerprint(copy) == fingerprint(BOTH)
+
+
 def test_the_space_of_a_silent_folder_may_be_declared_but_not_contradicted(tmp_path):
     assert babelclip.load(TEXT, space="my/space").space == "my/space"
     own = make_clip().save(tmp_path / "own")
@@ -214,6 +234,15 @@ def test_towers_join_within_a_space_and_nowhere_else(published, tmp_path):
 def test_what_is_neither_folder_nor_model_is_refused_with_names_that_are_close(name):
     with pytest.raises(BabelclipError, match="is no folder"):
         babelclip.load(name)
+
+
+def test_a_file_in_the_place_of_its_folder_is_refused_before_any_hub_is_asked(tmp_path, monkeypatch, hub):
+    monkeypatch.chdir(tmp_path)
+    Path("models").mkdir()
+    Path("models/ViT-B-32.pt").write_bytes(b"PK")
+    with pytest.raises(BabelclipError, match=r"models/ViT-B-32\.pt is a file, and a model is a folder.*of its own"):
+        babelclip.load("models/ViT-B-32.pt")
+    assert hub.requests == []
 
 
 def test_a_model_that_needs_remote_code_says_so():

@@ -364,3 +364,14 @@ def test_the_activation_is_the_configs(tmp_path):
     folder = configured("openclip_vit", tmp_path, "", quick_gelu=True)
     assert max(image_differences(babelclip.load(folder, "image"), "openclip_vit").values()) > 1e-3
     assert max(text_differences(babelclip.load(folder, "text"), "openclip_vit").values()) > 1e-3
+
+
+def test_the_checkpoints_of_a_training_in_one_folder_are_named(tmp_path):
+    folder = copy_of("openclip_vit", tmp_path)
+    tensors = load_file(folder / SAFE)
+    (folder / SAFE).unlink()
+    torch.save(tensors, folder / "epoch_1.pt")
+    assert openclip.load(folder, "image").embed_dim == openclip.load(GOLDEN / "openclip_vit", "image").embed_dim
+    torch.save(tensors, folder / "epoch_2.pt")
+    with pytest.raises(BabelclipError, match=r"2 torch files \(epoch_1\.pt, epoch_2\.pt\).*folder of its own"):
+        openclip.load(folder, "image")
