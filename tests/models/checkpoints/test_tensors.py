@@ -70,7 +70,7 @@ def test_a_file_may_be_given_instead_of_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["module", "state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module.", "module.module.", "_orig_mod."])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.module.", "_orig_mod.", "_orig_mod.module."])
 def test_what_training_wrapped_around_the_weights_is_taken_off(tmp_path, key, prefix):
     inner = {prefix + name: value for name, value in STATE.items()}
     optimizer = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-3}]}

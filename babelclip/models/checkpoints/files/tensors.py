@@ -5,7 +5,8 @@
 
 Forms: safetensors and torch archives (.bin, .pt), single or in shards with an index; OpenAI's TorchScript archives;
 torch files from before the zip form; Keras .h5. Names come without what training wrapped around them: an outer
-`{"module": ...}`, `{"state_dict": ...}` or `{"model": ...}`, and a prefix `module.` that all names share.
+`{"module": ...}`, `{"state_dict": ...}` or `{"model": ...}`, and a prefix `module.` (DDP) or `_orig_mod.`
+(torch.compile) that all names share.
 Files are the data of strangers: no code in them runs, and opening one reads its headers only.
 """
 
@@ -61,9 +62,9 @@ class Tensors(Mapping[str, torch.Tensor]):
         """`path` is the file or folder, for messages; `entries` are named as the file names them."""
         self.path = path
         self._entries = dict(entries)
-        for prefix in PREFIXES:
-            while self._entries and all(name.startswith(prefix) for name in self._entries):
-                self._entries = {name.removeprefix(prefix): entry for name, entry in self._entries.items()}
+        # Again and again: which of the two stands outside depends on what was wrapped first.
+        while self._entries and (shared := [p for p in PREFIXES if all(name.startswith(p) for name in self._entries)]):
+            self._entries = {name.removeprefix(shared[0]): entry for name, entry in self._entries.items()}
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """Returns the tensor `name`; where the form allows it, a view of the memory-mapped file."""
