@@ -96,6 +96,17 @@ def test_a_pinned_commit_in_the_cache_asks_nothing(hub):
     assert hub.requests == []
 
 
+def test_a_damaged_list_of_files_is_written_anew_when_the_hub_answers(hub, tmp_path):
+    commit = hub.push(NAME, FILES)
+    open_repository(NAME).small_files()
+    (kept,) = (tmp_path / "babelclip").rglob(f"{commit}.json")
+    kept.write_text("{")
+    open_repository(NAME, commit)
+    hub.requests.clear()
+    open_repository(NAME, commit)
+    assert hub.requests == []
+
+
 def test_a_branch_or_tag_is_resolved(hub):
     hub.push(NAME, FILES)
     old = hub.push(NAME, {"config.json": b"{}"}, branch="v1.0")

@@ -37,8 +37,8 @@ def _list_path(name: str, commit: str) -> Path:
 def keep(name: str, revision: str, commit: str, files: dict[str, RemoteFile]) -> None:
     """Remembers which commit a revision is, as the hub's cache does, and what its files are."""
     with contextlib.suppress(OSError):  # a shortcut for the next load: nothing depends on it
-        if not (path := _list_path(name, commit)).is_file():
-            write_json(path, {file.name: [file.size, file.etag] for file in files.values()})
+        if kept_list(name, commit) is None:
+            write_json(_list_path(name, commit), {file.name: [file.size, file.etag] for file in files.values()})
         if revision != commit:
             ref = storage(name) / "refs" / revision
             ref.parent.mkdir(parents=True, exist_ok=True)
