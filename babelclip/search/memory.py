@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from babelclip.search import exact as exact_search
 from babelclip.search.collection import (
@@ -88,6 +89,9 @@ class Matrix:
 def copied(collection: Collection, *, most_rows: int, most_bytes: int) -> MemoryCollection | None:
     """Returns a version of a collection in memory; None where it is larger than it may be.
 
+    Its rows come in the order of their ids: of equal scores the same ones are found first then, however many are asked
+    for, so that a page begins where the one before ended.
+
     Args:
         collection: a version that stays what it is (`Collection.at`).
         most_rows: rows that are compared one by one.
@@ -106,7 +110,9 @@ def copied(collection: Collection, *, most_rows: int, most_bytes: int) -> Memory
         left -= batches[-1].nbytes
         if left < 0:
             return None
-    return MemoryCollection(collection, table_of(collection, batches), Matrix(vectors[:start]))
+    table = table_of(collection, batches)
+    order = pc.sort_indices(table["id"]).to_numpy()
+    return MemoryCollection(collection, table.take(order), Matrix(vectors[:start][order]))
 
 
 def light_columns(collection: Collection) -> list[str]:
@@ -208,12 +214,7 @@ class MemoryCollection:
         found = self._best(unit_rows(vector, self.fingerprint.dim, "query"), exact_search.checked_k(k), where)
         if found is None:
             return None
-        scores, rows = found[0][0], found[1][0]
-        if (scores[1:] == scores[:-1]).any():
-            names_of = self.values("id")
-            order = sorted(range(len(rows)), key=lambda place: (-float(scores[place]), names_of[rows[place]]))
-            scores, rows = scores[order], rows[order]
-        return scores, rows
+        return found[0][0], found[1][0]
 
     def values(self, column: str) -> list[Any]:
         """Returns a column as a list (N), made when it is first asked for."""

@@ -167,7 +167,8 @@ def have_neighbours(vectors: npt.NDArray[np.float32], least: float) -> npt.NDArr
         cosines = vectors[start : start + _ROWS] @ vectors.T
         own = np.arange(len(cosines))
         cosines[own, start + own] = -1
-        near[start : start + _ROWS] = cosines.max(axis=1) >= least - _ROUNDING
+        # No maximum: that of every row would be NaN where one vector is none, as in a damaged folder of others.
+        near[start : start + _ROWS] = (cosines >= least - _ROUNDING).any(axis=1)
     return near
 
 

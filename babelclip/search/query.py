@@ -68,7 +68,7 @@ class Results:
     Attributes:
         rows: at most k.
         version: of the collection that was searched.
-        exhausted: whether there is nothing behind them.
+        exhausted: whether there is nothing behind them, as far as is looked (`MOST`).
     """
 
     rows: list[Hit]
@@ -241,7 +241,8 @@ def find_vector(
     least, mean, std = _cut(query, min_score, min_z, spread)
     names = [*dict.fromkeys([*_SHOWN, *columns, *([group_by] if group_by else [])])]
     names = [name for name in names if name in collection.columns or name in columns or name == group_by]
-    wanted, fetch = offset + k, offset + k + len(query.ids)
+    # One row more than the page tells whether there is anything behind it.
+    wanted, fetch = offset + k, offset + k + 1 + len(query.ids)
     fetch += fetch // 2 if dedup or group_by else 0
     while True:
         fetch = min(fetch, max(most, wanted))
@@ -264,7 +265,8 @@ def find_vector(
         max(others, totals[group] - 1 if group else 0) for (_row, others), group in zip(page, groups, strict=True)
     ]
     hits = _hits(found, [row for row, _others in page], similar, columns, None if std is None else (mean, std))
-    return Results(hits, collection.version(), ended and len(kept) <= wanted)
+    # Where `most` rows were looked at, further pages look at no others until they begin behind these.
+    return Results(hits, collection.version(), len(kept) <= wanted and (ended or wanted < most))
 
 
 def _hits(

@@ -116,3 +116,11 @@ def test_noted_twins_change_no_answer(collection, vectors):
             assert answer.rows == find_vector(plain, QueryVector(vectors[row]), **ask).rows
             folded += sum(hit.similar for hit in answer.rows)
     assert folded > 100
+
+
+def test_a_vector_that_is_no_number_is_nobodys_neighbour_and_takes_nobodys(vectors):
+    broken = vectors.copy()
+    broken[5] = np.nan
+    near, whole = have_neighbours(broken, 0.98), have_neighbours(np.delete(vectors, 5, axis=0), 0.98)
+    assert not near[5]
+    assert np.array_equal(np.delete(near, 5), whole)

@@ -10,7 +10,8 @@ from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.search import query_background
 from babelclip.search.collection import ImageSpace, create_collection, open_collection
 from babelclip.search.columns import vector_array
-from babelclip.search.filters import Eq
+from babelclip.search.filters import Eq, Ne
+from babelclip.search.memory import copied
 from babelclip.search.query import QueryVector, Term, find, find_vector
 from babelclip.search.query_background import background, measure_background
 from tests.conftest import EMBED_DIM, make_clip
@@ -92,6 +93,41 @@ def test_pages_follow_one_another(collection, vectors):
     assert [name for offset in (0, 10, 20) for name in ids(find_vector(collection, query, 10, offset=offset))] == whole
     assert not find_vector(collection, query, 10, offset=20).exhausted
     assert find_vector(collection, query, 10, offset=95).exhausted
+
+
+def test_rows_of_one_score_come_once_on_one_page(tmp_path, vectors):
+    random = np.random.default_rng(0)
+    names = [f"{number:016x}" for number in random.integers(0, 2**60, 90)]
+    made = create_collection(tmp_path / "equal.lance", ImageSpace("test/tiny", "m", dim=vectors.shape[1]))
+    made.upsert(pa.table({"id": names, "vector": vector_array(np.repeat(vectors[:3], 30, axis=0))}))
+    copy = copied(made, most_rows=90, most_bytes=1 << 24)
+    query = QueryVector(vectors[1])
+    for where in (None, Ne("id", names[3])):
+        pages = [ids(find_vector(copy, query, 7, offset=start, dedup=False, where=where)) for start in range(0, 91, 7)]
+        assert sorted(name for page in pages for name in page) == sorted(set(names) - ({names[3]} if where else set()))
+    found = copy.search(vectors[1], 20)
+    assert found["id"].to_pylist() == sorted(names[30:60])[:20]
+
+
+def test_a_page_is_one_search_and_says_whether_more_follows(collection, vectors, monkeypatch):
+    asked = []
+    search = type(collection).search
+    monkeypatch.setattr(
+        type(collection), "search", lambda self, vector, k, **given: asked.append(k) or search(self, vector, k, **given)
+    )
+    query = QueryVector(vectors[17])
+    assert not find_vector(collection, query, 10, dedup=False).exhausted
+    assert asked == [11]
+    assert not find_vector(collection, query, 10, offset=N - 11, dedup=False).exhausted
+    assert find_vector(collection, query, 10, offset=N - 10, dedup=False).exhausted
+
+
+def test_what_is_full_of_duplicates_is_given_up_and_says_so(collection, vectors):
+    query = QueryVector(vectors[17])
+    page = find_vector(collection, query, 10, most=20)  # five pictures, four times each
+    assert (len(page.rows), page.exhausted) == (5, True)  # a next page would look at the same rows
+    assert not find_vector(collection, query, 3, most=20).exhausted
+    assert not find_vector(collection, query, 20, most=20, dedup=False).exhausted
 
 
 def test_filters_and_groups_give_k_of_what_fits(collection, vectors):
