@@ -240,9 +240,11 @@ class _Pinned(http.client.HTTPConnection):
     def __init__(self, scheme: str, host: str, port: int, address: str, proxy: str) -> None:
         super().__init__(host, port, timeout=_CONNECT)
         self._scheme, self._address, self._proxy = scheme, address, proxy
+        self._cut = False
 
     def cut(self) -> None:
-        """Ends the connection from another thread."""
+        """Ends the connection from another thread, also one that is being made."""
+        self._cut = True
         if self.sock is not None:
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
@@ -251,12 +253,21 @@ class _Pinned(http.client.HTTPConnection):
         """Connects to the checked address; TLS checks the certificate of the name."""
         if self._proxy:
             name, _, port = self._proxy.rpartition(":")
-            self.sock = socket.create_connection((name.strip("[]"), int(port)), self.timeout)
+            self._hold(socket.create_connection((name.strip("[]"), int(port)), self.timeout))
             self._tunnel_through()
         else:
-            self.sock = socket.create_connection((self._address, self.port), self.timeout)
+            self._hold(socket.create_connection((self._address, self.port), self.timeout))
         if self._scheme == "https":
-            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+            # The handshake comes once `cut` sees the socket: the other side may drip that in too.
+            wrap = ssl.create_default_context().wrap_socket
+            secured = wrap(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
+            self._hold(secured)
+            secured.do_handshake()
+
+    def _hold(self, made: socket.socket) -> None:
+        self.sock = made
+        if self._cut:  # before there was anything to cut
+            raise OSError("the time is over")
 
     def _tunnel_through(self) -> None:
         """Has the proxy connect to the checked address: it looks up no name, so it cannot be led elsewhere."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import socket
 import socketserver
@@ -192,6 +193,52 @@ def test_a_large_a_missing_and_an_endless_answer_are_given_up(site, monkeypatch)
     with pytest.raises(Problem):
         fetch_picture("http://a.example/drip", "public", 10_000, public)
     assert time.monotonic() - start < 4
+
+
+def test_an_answer_is_given_up_too_where_connecting_took_all_the_time(site, monkeypatch):
+    connect = socket.create_connection
+
+    def late(*given, **choices):
+        time.sleep(0.4)
+        return connect(*given, **choices)
+
+    monkeypatch.setattr(socket, "create_connection", late)
+    monkeypatch.setattr(fetch, "_TOTAL", 0.2)
+    start = time.monotonic()
+    with pytest.raises(Problem):
+        fetch_picture("http://a.example/drip", "public", 10_000, public, opt_outs=False)
+    assert time.monotonic() - start < 4
+
+
+@pytest.fixture
+def dripping(monkeypatch):
+    """A host that begins a handshake and goes on a byte at a time."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            with contextlib.suppress(OSError):
+                made, _address = server.accept()
+                with made:
+                    made.recv(4096)
+                    made.sendall(b"\x16\x03\x03\x40\x00")
+                    for _ in range(100):
+                        made.sendall(b"a")
+                        time.sleep(0.1)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        connect, address = socket.create_connection, server.getsockname()
+        monkeypatch.setattr(socket, "create_connection", lambda _to, *given, **named: connect(address, *given, **named))
+        yield
+    thread.join(5)
+
+
+def test_a_handshake_is_given_up_when_its_time_is_over(dripping, monkeypatch):
+    monkeypatch.setattr(fetch, "_TOTAL", 0.3)
+    start = time.monotonic()
+    with pytest.raises(Problem):
+        fetch_picture("https://a.example/a", "public", 10_000, public, opt_outs=False)
+    assert time.monotonic() - start < 3
 
 
 def test_a_site_that_does_not_want_it_is_left_alone(site):
