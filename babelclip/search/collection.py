@@ -357,11 +357,12 @@ def check_writable(write: bool, url: str) -> None:
 
 
 def snapshot_of(collection: Collection) -> Collection:
-    """Returns the version that is read now as one that stays what it is; the collection where its engine keeps none."""
-    try:
-        return collection.at(collection.version())
-    except UnsupportedError:
-        return collection
+    """Returns the version that is read now as one that stays what it is.
+
+    Raises:
+        UnsupportedError: its engine keeps no versions (Milvus).
+    """
+    return collection.at(collection.version())
 
 
 def now() -> str:

@@ -183,10 +183,11 @@ def hits_of(
     service: Service, served: Served, collection: Collection, found: Found, asked: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Returns hits as JSON content; `asked` are the columns beside those that every hit has."""
-    frame = _frame(service, served, collection)
     # What a row shows whatever the question: most of a hit, and most of the work.
-    kept = served.shown(collection.version())
-    _keep_shown(kept, frame, collection, [hit for hit in found.hits if hit.id not in kept])
+    kept = served.shown(collection)
+    new = [hit for hit in found.hits if hit.id not in kept]
+    frame = _frame(service, served, collection, [hit.id for hit in new])
+    _keep_shown(kept, frame, collection, new)
     made = []
     for hit in found.hits:
         content = _addressed(frame, kept[hit.id])
@@ -228,7 +229,7 @@ def hits_by_id(
     own = [name for name in service.visible(collection) if name not in hidden] if everything else []
     names = [name for name in dict.fromkeys((*SHOWN, *own)) if name in collection.columns]
     rows = collection.get(ids, columns=names).to_pylist()
-    frame = _frame(service, served, collection)
+    frame = _frame(service, served, collection, ids)
     return [
         {**_addressed(frame, _shown(frame, row)), "columns": {name: _plain(row.get(name)) for name in own}}
         for row in rows
@@ -245,11 +246,14 @@ class _Frame:
     sign: Callable[[str], str] | None
 
 
-def _frame(service: Service, served: Served, collection: Collection) -> _Frame:
+def _frame(service: Service, served: Served, collection: Collection, ids: Sequence[str]) -> _Frame:
+    """Returns the frame of hits; `ids` are the rows that it is new to."""
+    pictures = service.settings.full_pictures and bool(collection.roots)
     return _Frame(
         f"/v1/collections/{urllib.parse.quote(served.name, safe='')}/items/",
-        "thumbnail" in collection.columns,
-        service.settings.full_pictures and bool(collection.roots),
+        # Where a row has none, its picture gives one (`item_routes`).
+        pictures or (bool(ids) and served.has_thumbnails(collection, ids)),
+        pictures,
         service.picture_address if service.settings.protected else None,
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from babelclip.search.server.problems import Problem
 
-_ABSENT = "The picture's file is not here. Its thumbnail is what there is."
+_ABSENT = "The picture's file is not here."
 
 
 def read_picture_file(roots: Mapping[str, str], source: str | None, path: str | None, limit: int) -> bytes:

@@ -15,6 +15,7 @@ from babelclip.search.server.item_files import read_picture_file
 from babelclip.search.server.jpeg import plain_jpeg
 from babelclip.search.server.problems import Problem
 from babelclip.search.server.service import Service
+from babelclip.search.thumbnails import LONGEST_SIDE
 
 # Longest side of a picture that is given out. It is always encoded anew: no byte of the file passes.
 _PICTURE_SIDE = 2048
@@ -38,36 +39,41 @@ def router(service: Service) -> APIRouter:
 
 
 def _add_pictures(routes: APIRouter, service: Service) -> None:
+    def file_of(collection: Collection, row: dict[str, Any]) -> bytes:
+        most = 8 * service.settings.limits.picture
+        return read_picture_file(collection.roots, row["source"], row["path"], most)
+
     async def may_see(request: Request) -> None:
         """Lets a key pass, or the signature of the very address: what an <img> can send."""
-        signature = request.query_params.get("s", "")
+        signature = request.query_params.get("sig", "")
         path = request.scope["raw_path"].decode("latin-1")
         if not (service.settings.protected and service.signer.opens(path, signature)):
             service.check(request, "read")
 
     @routes.get("/thumbnail", dependencies=[Depends(may_see)], response_class=Response)
     async def thumbnail(name: str, item: str) -> Response:
-        """A small JPEG, made when the picture was indexed."""
-        served = service.collection(name)
-        content = await service.read(
-            served, "thumbnail", lambda rows: plain_jpeg(_row(rows, item, ["thumbnail"])["thumbnail"])
-        )
-        if content is None:
-            raise Problem(404, "not_found", "This item has no thumbnail.")
-        return Response(content, media_type="image/jpeg", headers=_PICTURE_HEADERS)
+        """A small JPEG, made when the picture was indexed; now, of the picture, where a row came without one."""
+
+        def read(collection: Collection) -> tuple[bytes | None, bytes]:
+            row = _row(collection, item, ["thumbnail", "source", "path"])
+            small = plain_jpeg(row["thumbnail"])
+            if small is None and not (service.settings.full_pictures and row["source"] in collection.roots):
+                raise Problem(404, "not_found", "This item has no thumbnail.")
+            return small, b"" if small is not None else file_of(collection, row)
+
+        small, content = await service.read(service.collection(name), "thumbnail", read)
+        if small is None:
+            small = await service.decoder.jpeg(content, LONGEST_SIDE)
+        return Response(small, media_type="image/jpeg", headers=_PICTURE_HEADERS)
 
     @routes.get("/picture", dependencies=[Depends(may_see)], response_class=Response)
     async def picture(name: str, item: str) -> Response:
         """The picture as JPEG, at most 2048 pixels long, without its metadata."""
         if not service.settings.full_pictures:
             raise Problem(404, "not_found", "This service gives thumbnails only.")
-        limits = service.settings.limits
-
-        def read(collection: Collection) -> bytes:
-            row = _row(collection, item, ["source", "path"])
-            return read_picture_file(collection.roots, row["source"], row["path"], 8 * limits.picture)
-
-        content = await service.read(service.collection(name), "thumbnail", read)
+        content = await service.read(
+            service.collection(name), "thumbnail", lambda rows: file_of(rows, _row(rows, item, ["source", "path"]))
+        )
         jpeg = await service.decoder.jpeg(content, _PICTURE_SIDE)
         return Response(jpeg, media_type="image/jpeg", headers=_PICTURE_HEADERS)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +39,8 @@ _COMPARED, _COPY_BYTES = 50_000, 256 << 20
 _SHOWN = 10_000
 # Rows that can be looked through without a query.
 _BROWSED = 100_000
+# What `Versions.state` gives.
+State = tuple[int, float]
 
 
 class Served:
@@ -52,12 +54,13 @@ class Served:
     def __init__(self, name: str, collection: Collection, refresh: float, *, fast: bool = False) -> None:
         self.name = name
         self._versions = Versions(collection, refresh, _graph if fast else _copied)
-        self._filterable: tuple[int, list[dict[str, Any]]] | None = None
+        self._filterable: tuple[State, list[dict[str, Any]]] | None = None
         self._measuring = threading.Lock()
         self._spread: tuple[tuple[int, int], Background | None] | None = None
-        self._groups: tuple[int, collections.Counter[str]] | None = None
-        self._shown: tuple[int, dict[str, dict[str, Any]]] = (-1, {})
-        self._orders: collections.OrderedDict[tuple[int, Filter | None], list[str]] = collections.OrderedDict()
+        self._groups: tuple[State, collections.Counter[str]] | None = None
+        self._shown: tuple[State, dict[str, dict[str, Any]]] = ((-1, 0.0), {})
+        self._seen = False
+        self._orders: collections.OrderedDict[tuple[State, Filter | None], list[str]] = collections.OrderedDict()
 
     @property
     def fingerprint(self) -> ImageSpace:
@@ -89,13 +92,14 @@ class Served:
     def filterable(self) -> list[dict[str, Any]]:
         """Returns what rows can be filtered by: column, type, its most frequent values or its least and greatest."""
         collection = self.current()
-        version = collection.version()
-        if self._filterable is not None and self._filterable[0] == version:
-            return self._filterable[1]
+        state = self._versions.state(collection)
+        known = self._filterable
+        if known is not None and known[0] == state:
+            return known[1]
         own = [name for name in collection.columns if name not in FIXED]
         asked = [name for name in (*_FILTERED, *own) if collection.columns.get(name) not in (None, "bytes")]
         found = [fact for name in asked if (fact := _facts(collection, name)) is not None]
-        self._filterable = (version, found)
+        self._filterable = (state, found)
         return found
 
     @property
@@ -139,27 +143,38 @@ class Served:
 
     def group_sizes(self, collection: Collection) -> Mapping[str, int]:
         """Returns how many rows each near-duplicate group has; counted once for a version."""
-        version = collection.version()
+        state = self._versions.state(collection)
         known = self._groups
-        if known is None or known[0] != version:
+        if known is None or known[0] != state:
             sizes: collections.Counter[str] = collections.Counter()
             if "group" in collection.columns:
                 for batch in collection.scan(columns=["group"], where=Not(IsNull("group")), batch_rows=8192):
                     sizes.update(batch["group"].to_pylist())
-            known = self._groups = (version, sizes)
+            known = self._groups = (state, sizes)
         return known[1]
 
-    def shown(self, version: int) -> dict[str, dict[str, Any]]:
-        """Returns id -> what a row shows, of a version, as far as somebody has noted it there."""
+    def shown(self, collection: Collection) -> dict[str, dict[str, Any]]:
+        """Returns id -> what a row of a version shows, as far as somebody has noted it there."""
+        state = self._versions.state(collection)
         known, rows = self._shown
-        if known != version or len(rows) > _SHOWN:
+        if known != state or len(rows) > _SHOWN:
             rows = {}
-            self._shown = (version, rows)
+            self._shown = (state, rows)
         return rows
+
+    def has_thumbnails(self, collection: Collection, ids: Sequence[str]) -> bool:
+        """Returns whether these rows may have thumbnails; what was imported as vectors has none.
+
+        They are looked at until one of the collection is met that has: to ask all rows would read all thumbnails.
+        """
+        if not self._seen:
+            rows = collection.get(ids, columns=["thumbnail"])
+            self._seen = rows["thumbnail"].null_count < len(rows)
+        return self._seen
 
     def in_order(self, collection: Collection, where: Filter | None) -> list[str]:
         """Returns ids to look through: the newest first, then those without a time; at most `_BROWSED` of them."""
-        key = (collection.version(), where)
+        key = (self._versions.state(collection), where)
         kept = self._orders.get(key)
         if kept is None:
             timed = "modified" in collection.columns

@@ -2,7 +2,8 @@
 
 Requests never wait for the look while others come often enough: they read what was found last. A version that has just
 been found is read from the collection until its copy is made. Older versions are kept for those who scroll in them,
-without copies.
+without copies. Of a collection whose engine keeps no versions the collection itself is read, never a copy: nothing
+would tell when that is out of date.
 
 Entry point: `Versions`.
 """
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from babelclip.search.collection import Collection, snapshot_of
+from babelclip.search.collection import Collection, UnsupportedError, snapshot_of
 from babelclip.search.memory import MemoryCollection
 from babelclip.search.server.problems import log
 
@@ -55,7 +56,12 @@ class Versions:
         self._tried, self._not_before = -1, 0.0
         self._older: collections.OrderedDict[int, Collection] = collections.OrderedDict()
         # Versions are read as snapshots, so that nothing changes under a request that is being answered.
-        self._now = snapshot_of(collection)
+        self._now, self._lasting = collection, True
+        try:
+            self._now = snapshot_of(collection)
+        except UnsupportedError:
+            self._lasting = False
+            log.info("%s keeps no versions, so it is not copied into memory", collection.name)
         self._looked = time.monotonic()
         self._make_copy()
 
@@ -96,6 +102,10 @@ class Versions:
             self._keep(kept)
             return kept
 
+    def state(self, collection: Collection) -> tuple[int, float]:
+        """Returns what is another one where rows may be: the version, and without versions when they were looked at."""
+        return collection.version(), 0.0 if self._lasting else self._looked
+
     def expire(self) -> None:
         """Has the next reader look: the collection was changed. Older versions may be gone."""
         with self._lock:
@@ -114,7 +124,8 @@ class Versions:
     def _look_beside(self) -> None:
         try:
             with self._lock:
-                self._look()
+                if not self._closed:
+                    self._look()
         except Exception as error:  # requests go on with what there is; one that has to wait for a look tells why
             log.warning("%s: its newest version cannot be read: %s", self.collection.name, error)
         finally:
@@ -139,7 +150,8 @@ class Versions:
         """Puts a copy in the place of the version that is read: now where that is quick, else when it is made."""
         snapshot = self._now
         if (
-            self._copying is not None
+            not self._lasting
+            or self._copying is not None
             or self._closed
             or snapshot.version() == self._tried
             or time.monotonic() < self._not_before

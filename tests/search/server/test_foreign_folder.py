@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from babelclip.errors import BabelclipError
 from babelclip.search.collection import open_collection
+from babelclip.search.columns import vector_array
+from babelclip.search.exchange import import_vectors
 from babelclip.search.server.app import create_app
 from babelclip.search.server.served import Served
 from tests.search.collections import write_clip_retrieval
@@ -46,6 +51,7 @@ def test_no_file_of_the_host_is_given_whatever_the_metadata_name(folder, collect
         assert len(hits) == 5
         for hit in hits:
             assert hit["picture"] is None
+            assert hit["thumbnail"] is None  # nobody is sent to what is not there
             for part in ("thumbnail", "picture"):
                 assert client.get(f"/v1/collections/shapes/items/{hit['id']}/{part}").status_code == 404
         asked = {"text": "a", "modality": "image", "num_images": 5, "indice_name": None}
@@ -53,6 +59,33 @@ def test_no_file_of_the_host_is_given_whatever_the_metadata_name(folder, collect
         assert len(rows) == 5
         assert not any({"image", "image_path"} & set(row) for row in rows)
         assert "secret" not in client.get("/v1/collections").text
+
+
+def test_what_was_imported_as_vectors_has_thumbnails_of_its_pictures(serve, clip, collection, tmp_path):
+    pictures = sorted((collection.parent / "shapes").glob("*-44.png"))
+    rows = pa.table(
+        {
+            "id": [str(number) for number in range(len(pictures))],
+            "vector": vector_array(clip.encode_image(pictures)),
+            "image_path": [str(path) for path in [*pictures[:-1], "/etc/hostname"]],
+            "caption": [path.stem for path in pictures],
+        }
+    )
+    theirs = write_clip_retrieval(tmp_path / "theirs", rows, parts=1, names=False)
+    ours = import_vectors(theirs, tmp_path / "ours.lance", space=clip.space, root=pictures[0].parent)
+    place = Path(ours.url)
+    hits = search(client := serve(place), k=50, columns=[])["hits"]
+    assert len(hits) == len(pictures)
+    given = {hit["id"]: client.get(hit["thumbnail"]) for hit in hits}
+    assert given.pop(str(len(pictures) - 1)).status_code == 404  # not below the folder
+    for answer in given.values():
+        assert Image.open(io.BytesIO(answer.content)).size == (44, 44)
+        assert answer.headers["content-type"] == "image/jpeg"
+    small = serve(place, full_pictures=False)  # and never where the operator keeps the pictures back
+    assert {hit["thumbnail"] for hit in search(small, k=50)["hits"]} == {None}
+    assert small.get("/v1/collections/shapes/items/0/thumbnail").status_code == 404
+    ours.upsert(pa.table({"id": ["with"], "vector": rows["vector"][:1], "thumbnail": [b"\xff\xd8"]}))
+    assert None not in {hit["thumbnail"] for hit in search(small, k=50)["hits"]}  # since one of them has one
 
 
 class _Run:

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from babelclip.search.collection import open_collection, snapshot_of
+from babelclip.search.collection import UnsupportedError, open_collection, snapshot_of
 from babelclip.search.filters import Eq, In, IsNull, Not, Range
+from babelclip.search.lance import LanceCollection
 from babelclip.search.memory import MemoryCollection, copied
 from babelclip.search.query import QueryVector, find_vector
 from babelclip.search.server.versions import Versions
@@ -127,6 +128,39 @@ def test_the_collection_answers_until_a_slow_copy_is_made_and_after_one_that_fai
     wait(lambda: versions._copying is None)
     assert versions.current().count() == ROWS
     versions.close()
+
+
+@pytest.fixture
+def without_versions(monkeypatch):
+    """Lance as an engine that keeps no versions, such as Milvus."""
+
+    def refused(_collection, _version):
+        raise UnsupportedError("there are no versions")
+
+    monkeypatch.setattr(LanceCollection, "at", refused)
+    monkeypatch.setattr(LanceCollection, "version", lambda _collection: 0)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_rows_of_an_engine_without_versions_are_as_they_are_now(serve, own_collection, without_versions, fast):
+    client = serve(own_collection, fast=fast)
+    served = client.service.collections["shapes"]
+    assert not isinstance(served.current(), MemoryCollection)
+    before = search(client, query="red circle", k=40)["hits"]
+    order = [hit["id"] for hit in search(client, k=200)["hits"]]
+    assert len(order) == served.current().count()
+    first, second = before[0]["id"], before[1]["id"]
+    writer = open_collection(own_collection, write=True)
+    row = writer.get([first], columns=["width", "height"], with_vectors=True)
+    writer.upsert(row.append_column("caption", pa.array(["another"])))
+    writer.delete(ids=[second])
+    after = {hit["id"]: hit for hit in search(client, query="red circle", k=40)["hits"]}
+    assert after[first]["caption"] == "another"
+    assert second not in after
+    assert [hit["id"] for hit in search(client, k=200)["hits"]] != order
+    assert second not in {hit["id"] for hit in search(client, k=200)["hits"]}
+    page = search(client, query="red circle", k=10)
+    assert len(search(client, query="red circle", k=10, cursor=page["cursor"])["hits"]) == 10
 
 
 def test_closing_gives_up_a_copy_that_is_being_made(tmp_path, monkeypatch):
