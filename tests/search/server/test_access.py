@@ -169,13 +169,13 @@ def test_a_picture_address_opens_itself_for_a_while_and_nothing_else(guarded):
     hits = client.post(SEARCH, json={"k": 2}, headers=bearer(tokens["read"])).json()["hits"]
     own, other = hits[0]["thumbnail"], hits[1]["thumbnail"]
     assert client.get(own).status_code == 200
-    path, signature = own.split("?s=")
+    path, signature = own.split("?sig=")
     expires, _, mark = signature.partition(".")
     assert tokens["read"] not in own
     for forged in (
-        path, f"{path}?s=", f"{path}?s=.", f"{path}?s={expires}", f"{path}?s={int(expires) + 900}.{mark}",
-        f"{path}?s={expires}.{mark[:-1]}", f"{path}?s=99999999999999999999.{mark}", f"{path}?s=é.{mark}",
-        f"{path}?s=²³.{mark}", other.split("?")[0] + "?s=" + signature,
+        path, f"{path}?sig=", f"{path}?sig=.", f"{path}?sig={expires}", f"{path}?sig={int(expires) + 900}.{mark}",
+        f"{path}?sig={expires}.{mark[:-1]}", f"{path}?sig=99999999999999999999.{mark}", f"{path}?sig=é.{mark}",
+        f"{path}?sig=²³.{mark}", other.split("?")[0] + "?sig=" + signature,
         own.replace("/thumbnail?", "/picture?"), own.replace("/thumbnail?", "?"),
     ):  # fmt: skip
         assert client.get(forged).status_code == 401, forged
@@ -183,7 +183,7 @@ def test_a_picture_address_opens_itself_for_a_while_and_nothing_else(guarded):
 
 def test_a_signature_ends(monkeypatch):
     signer, now = Signer(b"x" * 32), time.time()
-    path, _, signature = signer.address("/a").partition("?s=")
+    path, _, signature = signer.address("/a").partition("?sig=")
     assert signer.opens(path, signature)
     assert not Signer(b"y" * 32).opens(path, signature)
     monkeypatch.setattr(time, "time", lambda: now + 3600 + 901)
@@ -256,7 +256,7 @@ def test_a_person_is_believed_only_from_a_trusted_proxy(serve):
     # Such a person reads, and no more.
     assert behind.get("/metrics", headers=named).status_code == 403
     assert behind.request("DELETE", "/v1/collections/shapes/items", json={"ids": []}, headers=named).status_code == 403
-    assert "?s=" in behind.post(SEARCH, json={"k": 1}, headers=named).json()["hits"][0]["thumbnail"]
+    assert "?sig=" in behind.post(SEARCH, json={"k": 1}, headers=named).json()["hits"][0]["thumbnail"]
 
 
 def test_a_proxys_word_about_the_client_is_taken_from_the_right(serve):
