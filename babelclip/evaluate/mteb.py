@@ -211,15 +211,16 @@ def _split(benchmark: RetrievalSet, code: str, direction: str, pictures: Any) ->
     """Returns queries, corpus and relevance of one language in the form that mteb reads."""
     datasets = require("datasets", EXTRA)
     captions = benchmark.captions
+    numbers = range(len(captions)) if benchmark.text_numbers is None else benchmark.text_numbers.tolist()
     images = captions.table.column("image").to_pylist()
-    rows = [
-        (text, image) for text, lang, image in zip(captions.texts, captions.langs, images, strict=True) if lang == code
-    ]
-    texts = datasets.Dataset.from_dict({"id": [f"c{i}" for i in range(len(rows))], "text": [text for text, _ in rows]})
+    found: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}
-    for i, (_, image) in enumerate(rows):
-        query, answer = (f"c{i}", f"p{image}") if direction == "t2i" else (f"p{image}", f"c{i}")
-        relevant.setdefault(query, {})[answer] = 1
+    for number, text, lang, image in zip(numbers, captions.texts, captions.langs, images, strict=True):
+        if lang == code:
+            found[f"c{number}"] = text
+            query, answer = (f"c{number}", f"p{image}") if direction == "t2i" else (f"p{image}", f"c{number}")
+            relevant.setdefault(query, {})[answer] = 1
+    texts = datasets.Dataset.from_dict({"id": list(found), "text": list(found.values())})
     if direction == "t2i":
         return {"queries": texts, "corpus": pictures, "relevant_docs": relevant, "top_ranked": None}
     asked = pictures.select([i for i, name in enumerate(pictures["id"]) if name in relevant])

@@ -163,6 +163,7 @@ def evaluate_features(
     image_seconds: float = 0.0,
     notes: Sequence[str] = (),
     queries: Mapping[str, Sequence[str]] | None = None,
+    relevant: Mapping[str, Relevance] | None = None,
     merged: Mapping[str, Relevance] | None = None,
     fields: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
@@ -187,6 +188,8 @@ def evaluate_features(
         notes: added to every result.
         queries: direction -> what tells its queries apart, (N,) captions for `t2i`, (C,) picture ids for `i2t`. With
             it a result keeps what every query reached (`per_query`), by which two models are compared.
+        relevant: direction -> which item answers which query, where groups cannot say it: a text of several pictures
+            that have texts of their own. By default the groups do.
         merged: direction -> relevance in which equal captions count as one. With it R@k of that relevance stands
             beside the usual one as `merged_R@k`.
         fields: further fields of every result.
@@ -206,7 +209,8 @@ def evaluate_features(
     clusters = {"t2i": own if text_images is None else np.asarray(text_images), "i2t": np.arange(len(images))}
     covered = language_codes.covers(declared, code) if declared else None
     start = time.perf_counter()
-    scored = _scored(texts, images, own, picture, directions, ks)
+    relevant = relevant or {"t2i": same_group(own, picture), "i2t": same_group(picture, own)}
+    scored = _scored(texts, images, relevant, directions, ks)
     shared_seconds = (time.perf_counter() - start) / len(directions)
     results: list[dict[str, Any]] = []
     for direction in directions:
@@ -245,13 +249,12 @@ def evaluate_features(
 def _scored(
     texts: npt.NDArray[np.float32],
     images: npt.NDArray[np.float32],
-    own: npt.NDArray[Any],
-    picture: npt.NDArray[Any],
+    relevant: Mapping[str, Relevance],
     directions: Sequence[str],
     ks: Sequence[int],
 ) -> dict[str, QueryScores]:
-    """Returns what the queries of each direction reached, given the groups of texts and of pictures."""
-    forth, back = same_group(own, picture), same_group(picture, own)
+    """Returns what the queries of each direction reached."""
+    forth, back = relevant["t2i"], relevant["i2t"]
     if len(directions) == len(DIRECTIONS):
         return dict(zip(DIRECTIONS, score_both(texts, images, forth, back, ks, exclude_unanswerable=True), strict=True))
     if directions[0] == "t2i":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,36 +66,41 @@ def evaluate_retrieval_set(
     for code in asked_languages(benchmark, languages):
         corpus = _corpus(benchmark, code, positions, row_of)
         place_of = {benchmark.pictures.ids[positions[row]]: place for place, row in enumerate(corpus)}
-        pairs = [(text, place_of[image]) for text, image in captions[code] if image in place_of]
-        if not pairs:
+        asked = _Asked.of(
+            [(number, text, place_of[image]) for number, text, image in captions[code] if image in place_of]
+        )
+        if not asked.texts:
             raise BabelclipError(
                 f"None of the {len(captions[code])} captions in {code} has a picture that could be read. Check the "
                 f"folder of the pictures of {benchmark.name}."
             )
-        texts, places = [text for text, _ in pairs], np.array([place for _, place in pairs], dtype=np.int64)
         start = time.perf_counter()
-        text_features = encoder_in(model, code)(texts)
+        text_features = encoder_in(model, code)(asked.texts)
         text_seconds = time.perf_counter() - start
         groups = _groups(benchmark, positions[corpus])
         ids = [benchmark.pictures.ids[position] for position in positions[corpus]]
-        lost = len(captions[code]) - len(texts)
+        lost = len({number for number, _, _ in captions[code]}) - len(asked.texts)
+        own = asked.places[asked.first]
         results += evaluate_features(
             text_features,
             features[corpus],
-            groups[places],
+            groups[own],
             groups,
             facts=facts,
             language=code,
-            text_images=places,
+            text_images=own,
             ks=ks,
             captions_per_image=benchmark.captions_per_image,
-            relevance="own picture" if benchmark.groups is None else "group",
+            relevance=_relevance(benchmark),
             declared=tuple(getattr(model, "languages", ())),
             text_seconds=text_seconds,
             image_seconds=image_seconds,
             notes=[*notes, *([f"{lost} captions lost their picture and were left out"] if lost else [])],
-            queries={"t2i": texts, "i2t": ids},
-            merged=merged_duplicates(texts, places, groups),
+            queries={"t2i": asked.texts, "i2t": ids},
+            relevant=None
+            if benchmark.text_numbers is None
+            else _by_pairs(np.arange(len(own)), asked.of_pair, asked.places, groups),
+            merged=merged_duplicates(asked.texts, asked.places, groups, asked.of_pair),
             fields={"benchmark": dict(benchmark.facts)} if benchmark.facts else None,
         )
         if advance is not None:
@@ -118,35 +124,78 @@ def asked_languages(benchmark: RetrievalSet, languages: Sequence[str] | None) ->
     return list(dict.fromkeys(codes))
 
 
-def merged_duplicates(texts: Sequence[str], places: IntArray, groups: IntArray) -> dict[str, Relevance] | None:
-    """Returns, by direction, the relevance in which equal captions count as one; None where there are none.
+@dataclass(frozen=True)
+class _Asked:
+    """The N texts of a language, and the P pairs of a text with a picture that answers it.
+
+    Attributes:
+        texts: N texts, in the order of the captions.
+        of_pair: (P,) the text of each pair, ascending.
+        places: (P,) the picture of each pair.
+        first: (N,) the first pair of each text.
+    """
+
+    texts: list[str]
+    of_pair: IntArray
+    places: IntArray
+    first: IntArray
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[int, str, int]]) -> _Asked:
+        """Returns the texts of rows of number, text and picture; rows of one number are one text."""
+        rows = sorted(rows, key=lambda row: row[0])
+        numbers = np.array([number for number, _, _ in rows], dtype=np.int64)
+        _, first, of_pair = np.unique(numbers, return_index=True, return_inverse=True)
+        places = np.array([place for _, _, place in rows], dtype=np.int64)
+        return cls([rows[at][1] for at in first], of_pair.astype(np.int64), places, first.astype(np.int64))
+
+
+def merged_duplicates(
+    texts: Sequence[str], places: IntArray, groups: IntArray, of_pair: IntArray | None = None
+) -> dict[str, Relevance] | None:
+    """Returns, by direction, the relevance in which equal captions count as one; None where that changes nothing.
 
     A caption answers, and is answered by, every picture of the groups that have an equal caption. That is no
     equivalence: a picture with "a dog" and "a black dog" shares only the first with the picture of another dog.
 
     Args:
         texts: N captions of one language.
-        places: (N,) the picture of each.
-        groups: (C,) group of each picture.
+        places: (P,) the picture of each pair of caption and picture.
+        groups: (C,) group of each picture, numbered from 0.
+        of_pair: (P,) the caption of each pair; None: each caption has one picture, and P is N.
     """
+    of_pair = np.arange(len(texts)) if of_pair is None else of_pair
     numbers: dict[str, int] = {}
     same = np.array([numbers.setdefault(_plain(text), len(numbers)) for text in texts], dtype=np.int64)
-    pairs = np.unique(np.stack([same, groups[places]]), axis=1)
-    if pairs.shape[1] == len(numbers):
-        return None  # every text belongs to one group
-    groups_of_text = _lists(pairs[0], pairs[1], len(numbers))
-    # Groups are numbered as they come, so they are places of a list.
-    pictures_of_group = _lists(groups, np.arange(len(groups)), int(groups.max()) + 1)
-    captions_of_text = _lists(same, np.arange(len(texts)), len(numbers))
+    apart = np.unique(np.stack([of_pair, groups[places]]), axis=1)
+    together = np.unique(np.stack([same[of_pair], groups[places]]), axis=1)
+    if np.bincount(together[0])[same].sum() == apart.shape[1]:
+        return None  # no text gets a group that it did not have
+    return _by_pairs(same, of_pair, places, groups)
+
+
+def _by_pairs(same: IntArray, of_pair: IntArray, places: IntArray, groups: IntArray) -> dict[str, Relevance]:
+    """Returns, by direction, the relevance that follows from pairs of a text and a picture.
+
+    Args:
+        same: (N,) number of each text, from 0; texts of one number count as one.
+        of_pair: (P,) the text of each pair.
+        places: (P,) its picture.
+        groups: (C,) group of each picture; they are numbered as they come, so they are places of a list.
+    """
+    pairs = np.unique(np.stack([same[of_pair], groups[places]]), axis=1)
+    n_texts, n_groups = int(same.max()) + 1, int(groups.max()) + 1
+    groups_of_text, texts_of_group = _lists(pairs[0], pairs[1], n_texts), _lists(pairs[1], pairs[0], n_groups)
+    pictures_of_group = _lists(groups, np.arange(len(groups)), n_groups)
+    captions_of_text = _lists(same, np.arange(len(same)), n_texts)
     pictures = [np.concatenate([pictures_of_group[group] for group in own]) for own in groups_of_text]
-    texts_of_group = _lists(pairs[1], pairs[0], int(groups.max()) + 1)
     captions = [
         np.concatenate([captions_of_text[text] for text in own]) if len(own) else np.empty(0, dtype=np.int64)
         for own in texts_of_group
     ]
     return {
         "t2i": listed([pictures[text].tolist() for text in same], len(groups)),
-        "i2t": listed([captions[group].tolist() for group in groups], len(texts)),
+        "i2t": listed([captions[group].tolist() for group in groups], len(same)),
     }
 
 
@@ -160,12 +209,21 @@ def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def _by_language(benchmark: RetrievalSet) -> dict[str, list[tuple[str, str]]]:
-    rows: dict[str, list[tuple[str, str]]] = {}
-    table = benchmark.captions
-    for text, lang, image in zip(table.texts, table.langs, table.table.column("image").to_pylist(), strict=True):
-        rows.setdefault(lang, []).append((text, image))
+def _by_language(benchmark: RetrievalSet) -> dict[str, list[tuple[int, str, str]]]:
+    """Returns the rows of each language: number of the text, text, id of the picture."""
+    rows: dict[str, list[tuple[int, str, str]]] = {}
+    table, numbers = benchmark.captions, benchmark.text_numbers
+    told = range(len(table)) if numbers is None else numbers.tolist()
+    images = table.table.column("image").to_pylist()
+    for number, text, lang, image in zip(told, table.texts, table.langs, images, strict=True):
+        rows.setdefault(lang, []).append((number, text, image))
     return rows
+
+
+def _relevance(benchmark: RetrievalSet) -> str:
+    if benchmark.groups is not None:
+        return "group"
+    return "own picture" if benchmark.text_numbers is None else "any picture of the text"
 
 
 def _corpus(benchmark: RetrievalSet, code: str, positions: IntArray, row_of: dict[int, int]) -> IntArray:

@@ -67,6 +67,21 @@ def test_pictures_that_could_not_be_read_take_their_captions_with_them():
         evaluate_retrieval_set(Dictionary(), animals(), FEATURES[[2]], facts=FACTS, kept=[2], languages=["sv"])
 
 
+def test_a_text_of_several_pictures_is_one_query_that_each_of_them_answers():
+    several = animals(("dog", "dog", "cat"), "zh zh zh", "a b c", text_numbers=np.array([0, 0, 1]))
+    results = by_key(evaluate_retrieval_set(Dictionary(), several, FEATURES, facts=FACTS, ks=(1,)))
+    t2i, i2t = results["zh", "t2i"], results["zh", "i2t"]
+    assert (t2i["n_queries"], t2i["n_captions"], t2i["relevance"]) == (2, 2, "any picture of the text")
+    # The dog finds its picture a, one of its two; the cat finds b, and only c is right.
+    assert (t2i["metrics"]["R@1"], t2i["metrics"]["recall@1"]) == (0.5, 0.25)
+    # a finds the dog, b the cat instead, and c is as far from both.
+    assert i2t["metrics"]["R@1"] == pytest.approx((1 + 0 + 0.5) / 3)
+    assert "merged_R@1" not in t2i["metrics"]
+    lost = evaluate_retrieval_set(Dictionary(), several, FEATURES[:2], facts=FACTS, kept=[0, 1], ks=(1,))
+    assert (lost[0]["n_queries"], lost[0]["metrics"]["recall@1"]) == (1, 0.5)
+    assert "1 captions lost their picture and were left out" in lost[0]["notes"]
+
+
 def test_equal_captions_count_for_both_pictures_under_a_name_of_their_own():
     twice = animals(("Dog", " dog", "cat"), "en en en", "a b c")
     results = by_key(evaluate_retrieval_set(Dictionary(), twice, FEATURES[[0, 1, 1]], facts=FACTS, ks=(1,)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,9 +17,18 @@ from babelclip.data.captions import Captions
 from babelclip.errors import BabelclipError
 from babelclip.evaluate.benchmarks.pictures import PictureFinder
 from babelclip.evaluate.benchmarks.request import FIRST, Request, Skips, text_problem
-from babelclip.evaluate.benchmarks.sets import Pictures, RetrievalSet, Source
+from babelclip.evaluate.benchmarks.sets import IntArray, Pictures, RetrievalSet, Source
 
 NO_PICTURE = "caption whose picture is not there"
+
+
+class _Row(NamedTuple):
+    """One caption of one picture; see `CaptionRows.add`."""
+
+    picture: str
+    lang: str
+    text: str
+    number: int | None
 
 
 def finder_of(request: Request) -> PictureFinder:
@@ -46,7 +55,7 @@ class CaptionRows:
         self._finder = finder or finder_of(request)
         self._sources: dict[str, Source | None] = {}
         self._groups: dict[str, str] = {}
-        self._rows: list[tuple[str, str, str]] = []  # picture, language, text
+        self._rows: list[_Row] = []
 
     def add_picture(self, name: str, source: Source | None = None, group: str | None = None) -> bool:
         """Takes a picture into the corpus; returns whether it is there.
@@ -69,16 +78,24 @@ class CaptionRows:
             iter(tried), None
         )
 
-    def add(self, picture: str, lang: str, text: Any, where: str, problem: str | None = None) -> None:
-        """Takes a caption of a picture, which joins the corpus; or counts it, under `problem` where there is one."""
+    def add(self, picture: str, lang: str, text: Any, where: str, *, number: int | None = None) -> None:
+        """Takes a caption of a picture, which joins the corpus; or counts it, where it cannot be used.
+
+        Args:
+            picture: its id.
+            lang: of the text, BCP-47.
+            text: the caption.
+            where: file and line.
+            number: of the text, where one text is a caption of several pictures; None: it is one of its own.
+        """
         present = self.add_picture(picture)
         if not self.request.wants(lang):
             return
-        problem = problem or text_problem(text) or (None if present else NO_PICTURE)
+        problem = text_problem(text) or (None if present else NO_PICTURE)
         if problem:
             self.skips.add(problem, where)
         else:
-            self._rows.append((picture, lang, text))
+            self._rows.append(_Row(picture, lang, text, number))
 
     def build(
         self,
@@ -104,13 +121,16 @@ class CaptionRows:
             where = request.images or request.folder
             named = f"not one of the {len(self._sources)} that its files name is in {where}"
             raise request.missing(f"pictures: {named if self._sources else 'its captions name none'}")
-        first_only = request.protocol == FIRST
-        rows = list({(p, lang): (p, lang, t) for p, lang, t in reversed(self._rows)}.values()) if first_only else []
-        rows = rows[::-1] if first_only else self._rows
+        rows, first_only = self._rows, request.protocol == FIRST
+        if first_only:
+            firsts: dict[tuple[str, str], _Row] = {}
+            for row in rows:
+                firsts.setdefault((row.picture, row.lang), row)
+            rows = list(firsts.values())
         if not rows:
             raise request.missing(f"usable caption ({'; '.join(self.skips.notes()) or 'there are none'})")
-        request.check_languages({lang for _, lang, _ in rows})
-        images, langs, texts = (list(column) for column in zip(*rows, strict=True))
+        request.check_languages({row.lang for row in rows})
+        images, langs, texts, _ = (list(column) for column in zip(*rows, strict=True))
         pictures = Pictures(tuple(here), tuple(source for source in self._sources.values() if source is not None))
         return RetrievalSet(
             name=request.name,
@@ -119,6 +139,7 @@ class CaptionRows:
             pictures=pictures,
             groups=tuple(self._groups.get(name, name) for name in here) if self._groups else None,
             corpora=_corpora(rows, here) if own_corpora else None,
+            text_numbers=_text_numbers(rows),
             captions_per_image="first" if first_only else "all",
             notes=(*request.entry.notes, *notes, *self._picture_notes(split, len(here)), *self.skips.notes()),
             facts=facts or {},
@@ -134,11 +155,25 @@ class CaptionRows:
         return notes
 
 
-def _corpora(rows: list[tuple[str, str, str]], names: list[str]) -> dict[str, np.ndarray]:
+def _text_numbers(rows: list[_Row]) -> IntArray | None:
+    told = [row.number for row in rows if row.number is not None]
+    if len(set(told)) == len(told):
+        return None
+    numbers: dict[object, int] = {}
+    # A row without a number is its own text.
+    return np.array(
+        [
+            numbers.setdefault(row.number if row.number is not None else (at,), len(numbers))
+            for at, row in enumerate(rows)
+        ]
+    )
+
+
+def _corpora(rows: list[_Row], names: list[str]) -> dict[str, IntArray]:
     place = {name: position for position, name in enumerate(names)}
     found: dict[str, dict[int, None]] = {}
-    for picture, lang, _ in rows:
-        found.setdefault(lang, {})[place[picture]] = None
+    for row in rows:
+        found.setdefault(row.lang, {})[place[row.picture]] = None
     return {lang: np.array(sorted(places), dtype=np.int64) for lang, places in sorted(found.items())}
 
 

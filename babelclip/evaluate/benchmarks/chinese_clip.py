@@ -19,6 +19,8 @@ _TEXTS = "_texts.jsonl"
 def read_chinese_clip(request: Request) -> RetrievalSet:
     """Returns a set in the form of Chinese-CLIP (MUGE, Flickr30k-CN, COCO-CN as its authors packed them)."""
     texts = [request.root] if request.root.is_file() else request.find(f"*{_TEXTS}")
+    if not all(path.name.endswith(_TEXTS) for path in texts):
+        raise request.missing(f"texts; their file is called SPLIT{_TEXTS}")
     split = request.choose_split(path.name.removesuffix(_TEXTS) for path in texts)
     chosen = next(path for path in texts if path.name == f"{split}{_TEXTS}")
     pictures = chosen.with_name(f"{split}_imgs.tsv")
@@ -27,13 +29,14 @@ def read_chinese_clip(request: Request) -> RetrievalSet:
     rows = CaptionRows(request)
     for name, source in _pictures(pictures, rows.skips):
         rows.add_picture(name, source)
-    for where, row in iter_jsonl(chosen, rows.skips):
+    # A query of MUGE has several right answers: any of them counts, as in the project's own evaluation.
+    for number, (where, row) in enumerate(iter_jsonl(chosen, rows.skips)):
         ids = row.get("image_ids")
         if not isinstance(ids, list) or not ids:
             rows.skips.add("text without image_ids", where)
             continue
-        for number in ids:
-            rows.add(str(number), "zh", row.get("text"), where)
+        for picture in dict.fromkeys(map(str, ids)):
+            rows.add(picture, "zh", row.get("text"), where, number=number)
     return rows.build(split)
 
 

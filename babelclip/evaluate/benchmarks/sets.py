@@ -170,6 +170,8 @@ class RetrievalSet:
         pictures: the corpus.
         groups: (N,) group of each picture, equally relevant within; None: each its own.
         corpora: language -> positions of the pictures that its captions are ranked against; None: all of them.
+        text_numbers: (N,) number of the text of each row of `captions`, ascending from 0: rows of one number are a text
+            that each of their pictures answers. None: each row is a text of its own.
         captions_per_image: `all`, or `first` where only the first of each picture and language was kept.
         notes: leaks, what was skipped and why; every result carries them.
         facts: what else a result states of the protocol.
@@ -181,6 +183,7 @@ class RetrievalSet:
     pictures: Pictures
     groups: tuple[str, ...] | None = None
     corpora: Mapping[str, IntArray] | None = None
+    text_numbers: IntArray | None = None
     captions_per_image: str = "all"
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -129,6 +129,7 @@ def test_pictures_in_base64_are_read_where_they_lie(tmp_path):
     assert colours[0][0] > 200 > 60 > colours[0][2]
     assert colours[1][2] > 200 > 60 > colours[1][0]
     assert texts_by_language(found)["zh"] == [("7", "一"), ("8", "一"), ("8", f"二{MARK}")]
+    assert found.text_numbers.tolist() == [0, 0, 1]
     (tmp_path / "chinese-clip/test_imgs.tsv").write_text("7\tno base64\n8\t####\n")
     with pytest.raises(BabelclipError, match="does not decode as a picture"):
         found.pictures.open(0)
