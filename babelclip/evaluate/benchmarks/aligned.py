@@ -63,11 +63,14 @@ def multi30k_files(request: Request, task: str = "task1") -> dict[str, dict[str,
         BabelclipError: there are none.
     """
     found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    seen = set()
     folders = [*request.find(f"{task}/raw"), *request.find("raw")] if request.root.is_dir() else []
     for path in sorted((folders or [request.folder])[0].iterdir()) if request.folder.is_dir() else []:
         match = _MULTI30K_FILE.fullmatch(path.name)
         lang = language_of(match.group(3)) if match else None
-        if match and lang and bool(match.group(2)) == (task == "task2"):
+        # A file may lie there packed and unpacked: it counts once.
+        if match and lang and bool(match.group(2)) == (task == "task2") and match.groups() not in seen:
+            seen.add(match.groups())
             found[match.group(1)][lang].append(path)
     if not found:
         raise request.missing("raw captions such as test_2016_flickr.en.gz")

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from babelclip.data.images import picture_suffixes
 from babelclip.errors import BabelclipError
 from babelclip.evaluate.benchmarks.class_names import IMAGENET, babel_names, names_of
 from babelclip.evaluate.benchmarks.classified import LabelledPictures
+from babelclip.evaluate.benchmarks.pictures import pictures_below
 from babelclip.evaluate.benchmarks.request import Request
 from babelclip.evaluate.benchmarks.sets import ClassificationSet, IntArray
 
@@ -66,7 +66,7 @@ def wnids() -> tuple[str, ...]:
 def _gathered(request: Request, folders: Sequence[Path], labels: Sequence[int] | IntArray) -> LabelledPictures:
     pictures = LabelledPictures(request)
     for folder, label in zip(folders, labels, strict=True):
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in picture_suffixes())
+        files = pictures_below(folder)
         for path in files:
             pictures.add(f"{folder.name}/{path.relative_to(folder).as_posix()}", path, int(label))
         if not files:
@@ -92,7 +92,8 @@ def _class_folders(request: Request) -> tuple[str, list[Path]]:
     if not root.is_dir():
         raise request.missing("folder")
     inside = _folders(root)
-    splits = [folder.name for folder in inside if folder.name in _SPLITS]
+    # A class may be called so, too: trains in CIFAR-100.
+    splits = [folder.name for folder in inside if folder.name in _SPLITS and _folders(folder)]
     split = request.split or (request.entry.splits[0] if request.entry.splits else "test")
     if splits:
         split = request.choose_split(splits)

@@ -26,8 +26,8 @@ from babelclip.evaluate.benchmarks.request import Request, language_of, load_jso
 from babelclip.evaluate.benchmarks.sets import IntArray, Templates
 
 _NAMES, _TEMPLATES = "_classnames.json", "_zeroshot_classification_templates.json"
-_TEXT_FILES = {"classnames.txt": "en", "label.txt": "en", "label_cn.txt": "zh"}
-_TEMPLATE_TEXT = "zeroshot_classification_templates.txt"
+_NAME_TEXTS = {"classnames.txt": "en", "label.txt": "en", "label_cn.txt": "zh"}
+_TEMPLATE_TEXTS = {"zeroshot_classification_templates.txt": "en"}
 IMAGENET = "imagenet1k"
 # What stands around a name where no file says it.
 _USUAL = {"en": "a photo of a {}."}
@@ -68,9 +68,15 @@ def names_of(
         BabelclipError: a file is damaged, or a language asked for has no names.
     """
     keys = keys or (request.title, request.entry.name, *request.entry.aliases)
+    given = request.names
+    if given is not None and given.is_file() and _language(given, _NAMES, _NAME_TEXTS) is None:
+        raise BabelclipError(
+            f"names={given} does not tell its language. Names of classes are kept in LANG{_NAMES}, "
+            f"{', '.join(_NAME_TEXTS)}: rename the file to one of these."
+        )
     found, there = ClassNames(), set()
-    for path in _files(request, (_NAMES, ".txt")):
-        lang = _language(path, _NAMES)
+    for path in _files(request, (_NAMES, *_NAME_TEXTS)):
+        lang = _language(path, _NAMES, _NAME_TEXTS)
         names = None if lang is None or lang in found.classnames else _name_list(path, keys)
         if lang is None or names is None:
             continue
@@ -100,7 +106,9 @@ def babel_names(request: Request) -> ClassNames:
         BabelclipError: a file is damaged or missing, or a language asked for is not there.
     """
     path = _one(request, "babel_imagenet.json", "babel_imagenet-298.json")
-    prompts = next(iter(_named(request, ("nllb_dist13b_prompts.json",))), request.templates)
+    # With names=FILE the prompts lie beside the file.
+    beside = [near for near in (path.with_name(_BABEL_PROMPTS),) if near.is_file()]
+    prompts = request.templates or next(iter([*_named(request, (_BABEL_PROMPTS,)), *beside]), None)
     translated = {} if prompts is None or request.protocol == "label" else _by_language(load_json(prompts, dict))
     found, unknown, places = ClassNames(), [], dict[str, IntArray]()
     found.class_indices = places
@@ -130,13 +138,14 @@ def usable_templates(templates: Any) -> tuple[list[str], str]:
 
 
 def _add_templates(request: Request, found: ClassNames, keys: Sequence[str]) -> None:
-    files = {_language(path, _TEMPLATES): path for path in reversed(_files(request, (_TEMPLATES, _TEMPLATE_TEXT)))}
+    there = reversed(_files(request, (_TEMPLATES, *_TEMPLATE_TEXTS)))
+    files = {_language(path, _TEMPLATES, _TEMPLATE_TEXTS): path for path in there}
     if request.templates is not None:
-        files["en" if len(found.classnames) != 1 else next(iter(found.classnames))] = request.templates
+        files[_language_of_templates(request, found)] = request.templates
     for lang, names in found.classnames.items():
         path = files.get(lang)
         content = None if path is None else _template_content(path, keys, names)
-        if isinstance(content, dict):
+        if isinstance(content, dict) and (path == request.templates or any(name in content for name in names)):
             found.templates[lang], note = _own_prompts(str(path), content, names), ""
         else:
             kept, note = usable_templates(content or [])
@@ -144,6 +153,18 @@ def _add_templates(request: Request, found: ClassNames, keys: Sequence[str]) -> 
             path = path if kept else None
         found.template_files[lang] = USUAL if path is None else str(path)
         found.notes += (f"{lang}: {note}",) if note else ()
+
+
+def _language_of_templates(request: Request, found: ClassNames) -> str:
+    if len(found.classnames) == 1:
+        return next(iter(found.classnames))
+    if "en" in found.classnames:
+        return "en"
+    raise BabelclipError(
+        f"{request.templates} holds templates of one language, and the class names are in "
+        f"{', '.join(sorted(found.classnames))}. Ask for one of these languages, or give names=DIR with a file "
+        f"LANG{_TEMPLATES} for each."
+    )
 
 
 def _template_content(path: Path, keys: Sequence[str], names: list[str]) -> Any:
@@ -210,16 +231,15 @@ def _one(request: Request, *names: str) -> Path:
     return found[0]
 
 
-def _language(path: Path, ending: str) -> str | None:
-    if path.name.endswith(ending):
-        return language_of(path.name.removesuffix(ending))
-    return "en" if path.name == _TEMPLATE_TEXT else _TEXT_FILES.get(path.name)
+def _language(path: Path, ending: str, texts: Mapping[str, str]) -> str | None:
+    return language_of(path.name.removesuffix(ending)) if path.name.endswith(ending) else texts.get(path.name)
 
 
 # -- Babel-ImageNet --------------------------------------------------------------------------------------------------
 
 # Its codes are Wikipedia's; this one means another language than in FLORES, where it is Albanian.
 _WIKIPEDIA = {"ALS": "gsw"}
+_BABEL_PROMPTS = "nllb_dist13b_prompts.json"
 
 
 def _canonical(content: dict[str, Any]) -> Iterable[tuple[str, str | None, Any]]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from babelclip.errors import BabelclipError
 from babelclip.evaluate.benchmarks.captioned import CaptionRows
@@ -19,7 +19,8 @@ from babelclip.evaluate.benchmarks.sets import RetrievalSet
 NOT_A_LIST = "captions are not in a list"
 # `annotations[].source` of COCO-CN as NLLB-CLIP publishes it: written by people, or translated by them.
 _WRITTEN, _TRANSLATED = "cn", "zhm"
-_COCO_FILE = re.compile(r"captions_(\w+)\.json")
+# captions_val2014.json is no split of Karpathy; coco_karpathy_test.json and flickr30k_test.json are BLIP's.
+_SPLIT_IN_NAME = re.compile(r"captions_(\w+)\.|(?:.*_)?(test|val|train|restval)[_.]")
 _WIT_FILE = re.compile(r"(?:wit_)?(test|val|train)(?:_([a-z]{2,3}))?\.jsonl(?:\.gz)?")
 
 
@@ -103,6 +104,7 @@ def read_coco(request: Request) -> RetrievalSet:
     patterns = (
         "dataset_coco.json*",
         f"coco_{request.split or 'test'}_karpathy.json*",
+        f"coco_karpathy_{request.split or 'test'}.json*",
         f"captions_{request.split}*.json" if request.split else "captions_val2014.json",
         "captions_*.json",
         "captions.json",
@@ -149,7 +151,7 @@ def _read_coco_annotations(request: Request, path: Path, images: list[Any], anno
     rows = CaptionRows(request)
     names: dict[Any, str] = {}
     for number, image in enumerate(images):
-        if isinstance(image, dict) and isinstance(image.get("file_name"), str) and "id" in image:
+        if isinstance(image, dict) and isinstance(image.get("file_name"), str) and _is_id(image.get("id")):
             names[image["id"]] = image["file_name"]
             rows.add_picture(image["file_name"])
         else:
@@ -158,13 +160,22 @@ def _read_coco_annotations(request: Request, path: Path, images: list[Any], anno
     other = _WRITTEN if request.protocol == "translated" else _TRANSLATED
     for number, item in enumerate(annotations):
         where = f"{path}, annotations[{number}]"
-        if not isinstance(item, dict) or item.get("image_id") not in names:
+        if not isinstance(item, dict) or not _is_id(item.get("image_id")) or item["image_id"] not in names:
             rows.skips.add("caption of a picture that the file does not name", where)
             continue
         if lang == "en" or item.get("source") != other:
             rows.add(names[item["image_id"]], lang, _joined(item.get("caption"), lang), where)
-    told = _COCO_FILE.match(path.name)  # captions_val2014.json is no split of Karpathy
-    return rows.build(told.group(1) if told else request.split or request.entry.splits[0])
+    return rows.build(_told_split(request, path))
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (int, str))
+
+
+def _told_split(request: Request, path: Path) -> str:
+    """Returns the split that the name of a file tells, else the one that was asked for, else the usual one."""
+    told = _SPLIT_IN_NAME.match(path.name)
+    return (told.group(1) or told.group(2)) if told else request.split or request.entry.splits[0]
 
 
 def _read_pairs(request: Request, path: Path, items: list[Any]) -> RetrievalSet:
@@ -179,7 +190,7 @@ def _read_pairs(request: Request, path: Path, items: list[Any]) -> RetrievalSet:
         captions = item.get("caption")
         for text in captions if isinstance(captions, list) else [captions]:
             rows.add(name, "en", text, where)
-    return rows.build(request.split or request.entry.splits[0])
+    return rows.build(_told_split(request, path))
 
 
 def _joined(text: Any, lang: str) -> Any:
@@ -219,7 +230,7 @@ def read_wit(request: Request) -> RetrievalSet:
 
 def _wit_names(row: dict[str, Any]) -> Iterator[str]:
     url = row.get("image_url")
-    last = urlsplit(url).path.rsplit("/", 1)[-1] if isinstance(url, str) else ""
+    last = re.split("[?#]", url)[0].rsplit("/", 1)[-1] if isinstance(url, str) else ""
     for value in (row.get("image"), unquote(last), last, row.get("wit_ix"), row.get("image_idx")):
         if isinstance(value, (str, int)) and str(value):
             yield str(value)

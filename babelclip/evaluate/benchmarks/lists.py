@@ -3,7 +3,7 @@
 The same sets circulate in many forms, which differ in how picture and caption are parted:
 
     1000092795.jpg,Two young men ...          Karpathy's splits in CSV, Kaggle; quotes where the caption has any
-    1000092795.jpg| 0| Two young men ...      Kaggle's results.csv
+    1000092795.jpg| 0| Two young men ...      Kaggle's results.csv, of which one line lacks the second stroke
     1000092795.jpg#0<tab>Two young men ...    the token files of the authors
     1000092795#zhm#0 <caption>                Flickr30k-CN, Flickr8k-CN, COCO-CN
     1000092795.jpg<tab><caption>              Flickr30k-CNA
@@ -22,7 +22,7 @@ from babelclip.evaluate.benchmarks.request import Request
 from babelclip.evaluate.benchmarks.sets import RetrievalSet
 
 _LINE = re.compile(
-    r"(?P<name>[^\s,|#]+?(?:\.(?:jpe?g|png))?)(?:#(?:\w+#)?\d+)?(?:\s*\|\s*\d+\s*\||,|\t|\s)\s*(?P<text>.*)",
+    r"(?P<name>[^\s,|#]+?(?:\.(?:jpe?g|png))?)(?:#(?:\w+#)?\d+)?(?:\s*\|\s*\d+(?:\s*\||\s)|,|\t|\s)\s*(?P<text>.*)",
     re.IGNORECASE,
 )
 _HEADERS = frozenset({"image", "image_name", "image_id", "filename", "file_name", "name", "img"})
@@ -31,12 +31,13 @@ NOT_A_PAIR = "line without picture and caption"
 
 def read_flickr(request: Request) -> RetrievalSet:
     """Returns Flickr30k or Flickr8k with English captions: Karpathy's JSON, or a list."""
-    name = request.entry.name
-    karpathy = request.root if request.root.suffix == ".json" else None
-    found = [karpathy] if karpathy else request.find(f"dataset_{name}.json*")
+    name, split = request.entry.name, request.split or request.entry.splits[0]
+    if request.root.is_file():
+        found = [request.root] if request.is_json else []
+    else:
+        found = request.find(f"dataset_{name}.json*", f"{name}_{split}.json*")
     if found:
         return read_karpathy_or_coco(request, found[0])
-    split = request.split or request.entry.splits[0]
     path = request.need(
         f"{name}_{split}_karpathy.txt", "results_20130124.token", "Flickr8k.token.txt", "results.csv", "captions.txt"
     )
@@ -50,6 +51,7 @@ def read_flickr_cn(request: Request) -> RetrievalSet:
         f"{base}_cn_{split}.txt",
         f"{base}_{split}_zh.txt",
         f"{base}zh*{split}.caption.txt",
+        f"{base}zhc.caption.txt",
         f"{base}-cn/{split}.txt",
         f"{split}.txt",
     )
@@ -58,16 +60,13 @@ def read_flickr_cn(request: Request) -> RetrievalSet:
 
 def read_coco_cn(request: Request) -> RetrievalSet:
     """Returns COCO-CN: captions that people wrote in Chinese; with `translated` those they translated from English."""
-    if request.root.suffix == ".json" or not request.find("coco-cn_*.txt"):
+    if request.is_json or not request.find("coco-cn_*.txt"):
         return read_karpathy_or_coco(request, request.need("captions.json"))
-    split = request.choose_split(_coco_cn_split(path) for path in request.find("coco-cn_*.txt"))
+    members = {path.stem.removeprefix("coco-cn_"): path for path in request.find("coco-cn_*.txt")}
+    split = request.choose_split(members)
     kind = "manually-translated" if request.protocol == "translated" else "human-written"
     path = request.need(f"imageid.{kind}-caption.txt")
-    return _read_list(request, path, "zh", split, request.need(f"coco-cn_{split}.txt"))
-
-
-def _coco_cn_split(path: Path) -> str:
-    return path.stem.removeprefix("coco-cn_")
+    return _read_list(request, path, "zh", split, members[split])
 
 
 def _read_list(request: Request, path: Path, lang: str, split: str, members: Path | None = None) -> RetrievalSet:
@@ -95,7 +94,8 @@ def _members(request: Request, path: Path, split: str) -> Path | None:
     """Returns the list of the pictures of a split, where the captions are of all splits."""
     if split in path.name or split == "all":
         return None
-    found = request.find(f"{request.entry.name}_{split}.txt", f"Flickr_8k.{split}Images.txt", f"{split}.txt")
+    lists = (f"{request.entry.name}_{split}.txt", f"Flickr_8k.{split}Images.txt", f"flickr7k{split}.txt")
+    found = request.find(*lists, f"{split}.txt")
     if not found:
         raise request.missing(
             f"{split}.txt with the pictures of the split, and {path.name} has those of all; ask for the split 'all' or "

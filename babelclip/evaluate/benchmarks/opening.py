@@ -36,11 +36,12 @@ from babelclip.evaluate.benchmarks.sets import BenchmarkSet
 from babelclip.storage import local
 
 OPTIONS = ("images", "names", "templates", "name")
-PROTOCOLS = frozenset({"first", "label", "lowercased", "translated"})
+# What leads out of a folder or stands for several names: splits become parts of file names.
+_NO_SPLIT = frozenset("/\\*?[]\0")
 
 READERS: dict[str, Callable[[Request], BenchmarkSet]] = {
     "xtd10": lambda request: (
-        documents.read_xtd_json(request) if _is_json(request, "xtd.json") else aligned.read_xtd10(request)
+        documents.read_xtd_json(request) if _has_xtd_json(request) else aligned.read_xtd10(request)
     ),
     "xtd200": aligned.read_flores_named,
     "flickr30k-200": aligned.read_flores_named,
@@ -118,6 +119,8 @@ def open_benchmark(
             f"{spec!r} does not say where {entry.title} lies. Its files are read from a folder of yours: give "
             f"{entry.name}=DIR.\n{_tree(entry)}"
         )
+    if _NO_SPLIT & set(split):
+        raise BabelclipError(f"{split!r} is no name of a split. Ask for one of {', '.join(entry.splits)}.")
     codes = None if languages is None else tuple(dict.fromkeys(language_codes.normalize(code) for code in languages))
     request = Request(
         entry=entry,
@@ -143,10 +146,11 @@ def open_benchmark(
 def _entry(given: str, protocol: str) -> tuple[Entry, str]:
     """Returns the entry and the protocol, which may be told as the end of the name."""
     name = given.strip().lower()
+    protocols = {one for entry in entries() for one in entry.protocols}
     for entry in entries():
         for known in (entry.name, *entry.aliases):
             told = name.removeprefix(f"{known}-") if name.startswith(f"{known}-") else ""
-            if told in PROTOCOLS and protocol in ("", told):
+            if told in protocols and protocol in ("", told):
                 return entry, _allowed(entry, told)
     entry = find_entry(name)
     return entry, _allowed(entry, protocol)
@@ -171,8 +175,10 @@ def _path(options: dict[str, str], key: str) -> Path | None:
     return local(options[key]) if options.get(key) else None
 
 
-def _is_json(request: Request, name: str) -> bool:
-    return request.root.suffix == ".json" or (bool(request.find(name)) and not request.find("test_image_names.txt"))
+def _has_xtd_json(request: Request) -> bool:
+    if request.root.is_file():
+        return request.is_json
+    return bool(request.find("xtd.json*")) and not request.find("test_image_names.txt")
 
 
 def _tree(entry: Entry) -> str:

@@ -31,10 +31,11 @@ def read_multi30k_texts(request: Request) -> ParallelTexts:
 def read_flores(request: Request) -> ParallelTexts:
     """Returns a split of FLORES-200: `devtest/deu_Latn.devtest`."""
     found: dict[str, dict[str, Path]] = defaultdict(dict)
-    for path in request.find("*_*.dev*", "*_*.test"):
-        _add_flores(found, path)
-    for path in request.find("devtest/*.devtest"):
-        _add_flores(found, path)
+    for path in [path for ending in ("devtest", "dev", "test") for path in request.find(f"*_*.{ending}")]:
+        match = _FLORES_FILE.fullmatch(path.name)
+        lang = language_of(match.group(1)) if match else None
+        if match and lang:
+            found[match.group(2)][lang] = path
     split = request.choose_split(found)
     return _read(request, split, found[split])
 
@@ -58,13 +59,6 @@ def read_parallel(request: Request) -> ParallelTexts:
         raise request.missing("two files of one name that end in a language, such as test.en and test.sv")
     split = request.choose_split(several)
     return _read(request, split, several[split])
-
-
-def _add_flores(found: Mapping[str, dict[str, Path]], path: Path) -> None:
-    match = _FLORES_FILE.fullmatch(path.name)
-    lang = language_of(match.group(1)) if match else None
-    if match and lang:
-        found[match.group(2)][lang] = path
 
 
 def _read(request: Request, split: str, files: Mapping[str, Path]) -> ParallelTexts:

@@ -67,7 +67,7 @@ class PictureFinder:
         index: dict[str, list[Path]] = {}
         seen = set()
         for folder in self._folders:
-            for path in _listed(folder):
+            for path in pictures_below(folder):
                 if path not in seen:
                     seen.add(path)
                     index.setdefault(path.name, []).append(path)
@@ -75,15 +75,18 @@ class PictureFinder:
         return index
 
 
-def _listed(folder: Path) -> list[Path]:
-    """Returns the pictures below a folder, and below the folders that it has as links: sets share their pictures."""
+def pictures_below(folder: Path) -> list[Path]:
+    """Returns the pictures below a folder, and below the folders that it has as links: sets share their pictures.
+
+    Hidden ones are left out; a folder without pictures gives none.
+    """
     places = [folder, *sorted(item for depth in ("*", "*/*") for item in folder.glob(depth) if _is_linked(item))]
     found: list[Path] = []
     for place in places:
         try:
             found += list_pictures(place)
         except BabelclipError:
-            continue  # a folder without pictures: each picture that is not there is counted by who asks
+            continue  # a folder without pictures: what is not there is counted by who asks
     return found
 
 

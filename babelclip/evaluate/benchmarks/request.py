@@ -54,6 +54,11 @@ class Request:
         return self.root.parent if self.root.is_file() else self.root
 
     @property
+    def is_json(self) -> bool:
+        """Whether a JSON file was given, packed or not."""
+        return ".json" in self.root.suffixes[-2:]
+
+    @property
     def name(self) -> str:
         """The name for results: the protocol belongs to it, because figures of two protocols do not compare."""
         name = self.title or self.entry.name
@@ -142,8 +147,8 @@ class Skips:
         self.counts: Counter[str] = Counter()
         self._first: dict[str, str] = {}
 
-    def add(self, reason: str, where: str, count: int = 1) -> None:
-        """Counts `count` things under `reason`; `where` names the first.
+    def add(self, reason: str, where: str) -> None:
+        """Counts one thing more under `reason`; `where` names the first.
 
         Raises:
             BabelclipError: with `strict`.
@@ -153,11 +158,11 @@ class Skips:
                 f"{where}: {reason}. With strict everything must be usable: mend the file, or read without strict to "
                 "skip and count."
             )
-        self.count(reason, where, count)
+        self.count(reason, where)
 
-    def count(self, reason: str, where: str, count: int = 1) -> None:
+    def count(self, reason: str, where: str) -> None:
         """Counts what is no fault of a file, and so no error with `strict` either."""
-        self.counts[reason] += count
+        self.counts[reason] += 1
         self._first.setdefault(reason, where)
 
     def notes(self) -> tuple[str, ...]:

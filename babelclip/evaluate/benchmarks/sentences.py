@@ -52,7 +52,8 @@ def read_sts17(request: Request) -> SentencePairs:
             continue
         first, second = _SWAPPED.get(match[1], (match[2], match[3]))
         codes = language_of(first) or first, language_of(second) or second
-        if request.languages is None or set(codes) <= {*request.languages, "en"}:
+        asked = set(codes if request.languages is None else request.languages)
+        if asked & set(codes) and set(codes) <= {*asked, "en"}:
             gold = [*request.find(f"STS.gs.{match[1]}.txt"), path.with_name(f"STS.gs.{match[1]}.txt")][0]
             pairs.add(match[1], codes, _input_and_gold(path, gold, request))
     if not inputs:
