@@ -1,5 +1,5 @@
 // What is asked for, as an address that can be shared: ?c=…&q=…&l=sv&plus=…&minus=…&like=ID&unlike=ID&f.COLUMN=…&cut=…&item=ID.
-// Pictures that were pasted live in the service's memory for minutes, so they are left out.
+// A picture that was pasted is a sealed text of kilobytes that opens for a day (terms.py), so it is left out.
 
 const SIGNS = [['plus', 'text', 1], ['minus', 'text', -1], ['like', 'id', 1], ['unlike', 'id', -1]];
 

@@ -51,6 +51,9 @@ function refresh() {
 }
 
 function drawAround() {
+  const there = info();
+  $('pick').hidden = !there?.image_encoder;
+  $('facts').textContent = there ? `${t('rows', { n: there.rows })} · ${there.space}` : '';
   const typed = $('query').value.trim() !== '';
   $('plus').hidden = $('minus').hidden = !typed;
   drawTerms($('terms'), state, info(), {
@@ -348,9 +351,7 @@ async function start() {
   if (!info()) return show({ title: t('none_title'), lines: [t('none_text')] });
   choice.value = info().name;
   $('query').value = state.query;
-  $('pick').hidden = !info().image_encoder;
   drawExamples($('terms'), state, info(), (example) => change({ query: example.text }));
-  $('facts').textContent = `${t('rows', { n: info().rows })} · ${info().space}`;
   if (!info().text_encoder) show({ title: t('no_text_title'), lines: [t('no_text_text')] });
   await refresh();
   if (!state.query && !state.terms.length && !state.item && matchMedia('(min-width: 46rem)').matches) $('query').focus();

@@ -90,7 +90,7 @@ export function makePanel(root, acts) {
     const place = make('div', '', 'acts');
     const link = act(t('copy_link'), async () => {
       const address = new URL(location.pathname, location.href);
-      address.search = new URLSearchParams({ item: hit.id });
+      address.search = new URLSearchParams({ c: collection, item: hit.id });
       await navigator.clipboard.writeText(address.href);
       link.textContent = t('copied');
     });

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from babelclip.search.collection import open_collection
+from babelclip.search.index import index_pictures
+from babelclip.search.server.served import Served
 from tests.search.serving import make_collection, make_pictures, make_service, running, seeing_clip
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -378,6 +381,33 @@ def test_a_busy_service_is_asked_again_after_the_time_it_names(open_page):
     page.fill("#query", "red")
     page.wait_for_selector(".message.error")
     page.wait_for_selector(".card", timeout=5000)
+
+
+def test_what_the_page_says_follows_the_collection_that_is_chosen(browser, tmp_path):
+    clip = seeing_clip(tmp_path)
+    service = make_service(make_collection(clip, tmp_path), clip)
+    few = make_pictures(tmp_path / "few", sizes=(40,))
+    index_pictures(clip, [few], tmp_path / "few.lance", groups=False)
+    service.collections["few"] = Served("few", open_collection(tmp_path / "few.lance"), 0.0)
+    with running(service) as at:
+        context = browser.new_context(locale="en-GB", permissions=["clipboard-read", "clipboard-write"])
+        page = context.new_page()
+        page.goto(at)
+        page.wait_for_selector(".card")
+        assert page.inner_text("#facts").startswith("Pictures: 96")
+        with page.expect_response(lambda answer: "/few/search" in answer.url):
+            page.select_option("#collection", "few")
+        page.wait_for_function("() => document.querySelectorAll('.card').length <= 12")
+        assert page.inner_text("#facts").startswith("Pictures: 12")
+        page.select_option("#interface", "sv")
+        page.wait_for_function("() => document.querySelector('#facts').textContent.startsWith('Bilder: 12')")
+        page.click(".card")
+        page.click(".panel .acts button:last-child")
+        link = page.evaluate("navigator.clipboard.readText()")
+        page.goto(link)  # opens in its own collection, which is not the first
+        page.wait_for_selector(".panel h2:not([hidden])")
+        assert page.eval_on_selector("#collection", "choice => choice.value") == "few"
+        context.close()
 
 
 def test_every_control_has_a_name_and_every_text_contrast(open_page):
