@@ -3,7 +3,7 @@
     config.json                  model_type `altclip`: text_config, vision_config, projection_dim
     pytorch_model.bin            or safetensors, single or sharded; FlagAI wraps its tensors in {"module": ...}
     tokenizer.json               or sentencepiece.bpe.model
-    preprocessor_config.json     scalar or dictionary sizes
+    preprocessor_config.json     scalar or dictionary sizes; transformers 5 writes processor_config.json
 
 Text: XLM-R without pooler -> token 0 -> `pre_LN` -> `transformation` (to the teacher's width) -> `text_projection`.
 The original normalises and transforms every token and takes position 0 afterwards, which is the same vector.
@@ -16,26 +16,23 @@ whole checkpoint random. Names therefore go through the key map below, which ref
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from babelclip.errors import BabelclipError
+from babelclip.models.checkpoints import two_tower
 from babelclip.models.checkpoints.build import image_tower, read_config, text_tower
 from babelclip.models.checkpoints.files import tokenizer_files
 from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf
-from babelclip.models.checkpoints.files.tensors import Tensors, open_tensors, weight_files
+from babelclip.models.checkpoints.files.tensors import Tensors, open_tensors
 from babelclip.models.checkpoints.keymap import Rule, convert
 from babelclip.models.clip import Clip
 from babelclip.models.image import ImageEncoder
 from babelclip.models.text import TextEncoder
 
 NAME = "altclip"
-CONFIG = "config.json"
-PREPROCESSOR = "preprocessor_config.json"
+CONFIG = two_tower.CONFIG
 # FlagAI's scripts cut texts at 77 tokens and training saw 70 to 75 of them. The position table has room for 512:
 # `clip.text.tokenizer.max_length = 512` reads longer texts, untrained. transformers alone cuts nothing.
 MAX_LENGTH = 77
@@ -75,18 +72,10 @@ IMAGE_KEYS = (
 
 def recognises(folder: Path) -> bool:
     """Returns whether `folder` holds an AltCLIP, as its config says."""
-    path = folder / CONFIG
-    return path.is_file() and read_config(path).get("model_type") == "altclip"
+    return two_tower.model_type(folder) == "altclip"
 
 
-def wanted(names: list[str], towers: str) -> list[str]:
-    """Returns which of a repository's files a load of `towers` reads. Both towers lie in the same weight files."""
-    chosen = [CONFIG, *weight_files(names)]
-    if towers != "image":
-        chosen += tokenizer_files.wanted(names)
-    if towers != "text":
-        chosen.append(PREPROCESSOR)
-    return [name for name in chosen if name in names]
+wanted = two_tower.wanted
 
 
 def load(folder: Path, towers: str) -> Clip:
@@ -103,7 +92,7 @@ def load(folder: Path, towers: str) -> Clip:
         space="",
         text=_text(folder, config, tensors) if towers != "image" else None,
         image=_image(folder, config, tensors) if towers != "text" else None,
-        logit_scale=_logit_scale(tensors),
+        logit_scale=two_tower.logit_scale(tensors),
     )
 
 
@@ -148,7 +137,7 @@ def _image(folder: Path, config: Any, tensors: Tensors) -> ImageEncoder:
     return image_tower(
         {"model_type": "clip_vision_model", **_chosen(settings, IMAGE_KEYS)},
         head=[{"kind": "linear", "out": config.projection_dim, "bias": False}],
-        preprocess=preprocess_from_hf(read_config(folder / PREPROCESSOR), default_size=settings.image_size),
+        preprocess=preprocess_from_hf(two_tower.read_preprocessor(folder), default_size=settings.image_size),
         weights=convert(tensors, _IMAGE_RULES, known=(*_ALWAYS_LEFT_OUT, *_TEXT_TENSORS)),
     )
 
@@ -160,14 +149,3 @@ def _chosen(settings: Any, keys: Sequence[str]) -> dict[str, Any]:
 def _max_length(settings: Any) -> int:
     # Positions are counted from the padding id on, so pad + 1 of the table's rows are never used.
     return min(MAX_LENGTH, int(settings.max_position_embeddings) - int(settings.pad_token_id) - 1)
-
-
-def _logit_scale(tensors: Tensors) -> float:
-    stored = tensors.get("logit_scale")
-    if stored is None or stored.numel() != 1:
-        given = "is missing" if stored is None else f"is {tuple(stored.shape)}"
-        raise BabelclipError(
-            f"{tensors.path}: logit_scale {given}; an AltCLIP has one number there. "
-            "Copy the checkpoint again from its origin."
-        )
-    return math.exp(float(stored.to(torch.float64)))

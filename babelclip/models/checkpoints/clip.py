@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints import two_tower
 from babelclip.models.checkpoints.build import read_config, text_tower
 from babelclip.models.checkpoints.files.tensors import Tensors, open_tensors
@@ -24,13 +25,14 @@ from babelclip.models.checkpoints.two_tower import TwoTowers
 from babelclip.models.clip import Clip
 from babelclip.models.image import ImageEncoder
 from babelclip.models.text import TextEncoder
+from babelclip.models.tokenization import TextTokenizer
 
 NAME = "clip"
 _TYPES = ("clip", "clip_text_model", "clip_vision_model")
 # Bare towers: the text encoder of a diffusion model, for example. They lack the projection into the space.
 _BARE = (["CLIPTextModel"], ["CLIPVisionModel"])
 _CONTEXT = 77
-_WRONG_EOS = 2
+WRONG_EOS = 2
 _DEFAULT_EOS = 49407
 
 
@@ -57,8 +59,17 @@ def load(folder: Path, towers: str) -> Clip:
 
 def _pooled_id(config: TwoTowers) -> int | None:
     """Returns the id at which the text is pooled; None for the tokenizer's own end of text."""
-    eos = (config.text or {}).get("eos_token_id", _DEFAULT_EOS)
-    return None if eos == _WRONG_EOS else int(eos)
+    eos = end_of_text(config)
+    return None if eos == WRONG_EOS else eos
+
+
+def end_of_text(config: TwoTowers) -> int:
+    """Returns the id of the end of text that the text config states, else that of its class (49407).
+
+    Raises:
+        BabelclipError: it is no whole number.
+    """
+    return two_tower.whole_number(config.path, config.text or {}, "eos_token_id", _DEFAULT_EOS)
 
 
 def load_towers(folder: Path, config: TwoTowers, towers: str, *, pooled_id: int | None) -> Clip:
@@ -86,8 +97,15 @@ def load_towers(folder: Path, config: TwoTowers, towers: str, *, pooled_id: int 
 def _text(folder: Path, config: TwoTowers, tensors: Tensors, pooled_id: int | None) -> TextEncoder:
     backbone = dict(config.text or {})
     weights = two_tower.text_weights(tensors, known=("logit_scale",), alone=config.image is None)
-    tokenizer = read_tokenizer(folder, max_length=int(backbone.get("max_position_embeddings", _CONTEXT)))
-    tokenizer.eos_id = tokenizer([""])[0][-1] if pooled_id is None else pooled_id
+    tokenizer = read_tokenizer(folder, max_length=two_tower.context_length(config, _CONTEXT))
+    tokenizer.eos_id = last_token(tokenizer, folder) if pooled_id is None else pooled_id
+    rows = two_tower.whole_number(config.path, backbone, "vocab_size", _DEFAULT_EOS + 1)
+    if tokenizer.eos_id >= rows:
+        # No text has it, and pooling at the first of none would take the start of every text, in silence.
+        raise BabelclipError(
+            f"{config.path} ends texts with eos_token_id = {tokenizer.eos_id}, and its vocabulary has {rows} tokens. "
+            "State the id that the tokenizer puts behind a text in text_config."
+        )
     return text_tower(
         backbone,
         pooling="eos",
@@ -95,6 +113,21 @@ def _text(folder: Path, config: TwoTowers, tensors: Tensors, pooled_id: int | No
         tokenizer=tokenizer,
         weights=weights,
     )
+
+
+def last_token(tokenizer: TextTokenizer, folder: Path) -> int:
+    """Returns the id that the tokenizer puts behind every text.
+
+    Raises:
+        BabelclipError: it puts none.
+    """
+    ids = tokenizer([""])[0]
+    if not ids:
+        raise BabelclipError(
+            f"The tokenizer in {folder} puts no end of text behind a text, where CLIP is pooled. Copy its files again "
+            "from the model's origin."
+        )
+    return ids[-1]
 
 
 def _image(folder: Path, config: TwoTowers, tensors: Tensors) -> ImageEncoder:

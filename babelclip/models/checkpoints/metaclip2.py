@@ -14,7 +14,6 @@ from babelclip.models.clip import Clip
 
 NAME = "metaclip2"
 _FAMILY = "metaclip_2"
-_DEFAULT_EOS = 49407
 
 
 def recognises(folder: Path) -> bool:
@@ -32,5 +31,4 @@ def load(folder: Path, towers: str) -> Clip:
         BabelclipError: a file is missing or damaged, or config and tensors do not fit; it names file and tensors.
     """
     config = two_tower.read_towers(folder, _FAMILY, towers)
-    pooled_id = int((config.text or {}).get("eos_token_id", _DEFAULT_EOS))
-    return clip.load_towers(folder, config, towers, pooled_id=pooled_id)
+    return clip.load_towers(folder, config, towers, pooled_id=clip.end_of_text(config))

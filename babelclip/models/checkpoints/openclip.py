@@ -10,12 +10,12 @@ into transformers' classes. Reference: open_clip 3.3.0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from babelclip.errors import BabelclipError
+from babelclip.models.checkpoints import two_tower
 from babelclip.models.checkpoints.build import read_config
 from babelclip.models.checkpoints.files import tokenizer_files
 from babelclip.models.checkpoints.files.tensors import INDEX, Tensors, open_tensors, weight_files
@@ -100,7 +100,7 @@ def build(
             space="",
             text=read_text(folder, model_cfg, tensors, path, tokenizer_folder) if towers != "image" else None,
             image=read_image(model_cfg, preprocess_cfg, tensors, path) if towers != "text" else None,
-            logit_scale=_scale(tensors),
+            logit_scale=two_tower.logit_scale(tensors),
             logit_bias=_bias(tensors, model_cfg),
         )
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -160,33 +160,8 @@ def _check(model_cfg: Any, preprocess_cfg: Any, path: Path) -> None:
         )
 
 
-def _scale(tensors: Tensors) -> float:
-    stored = _scalar(tensors, "logit_scale")
-    if stored is None:
-        raise BabelclipError(
-            f"{tensors.path}: logit_scale is missing; every open_clip checkpoint has it. "
-            "Copy the checkpoint again from its origin."
-        )
-    return math.exp(stored)
-
-
 def _bias(tensors: Tensors, model_cfg: Mapping[str, Any]) -> float | None:
-    stored = _scalar(tensors, "logit_bias")
-    if stored is None and model_cfg.get("init_logit_bias") is not None:
-        raise BabelclipError(
-            f"{tensors.path}: logit_bias is missing; the config says that the model was trained with one. "
-            "Copy the checkpoint again from its origin."
-        )
-    return stored
-
-
-def _scalar(tensors: Tensors, name: str) -> float | None:
-    if name not in tensors:
-        return None
-    stored = tensors[name]
-    if stored.numel() != 1:
-        raise BabelclipError(
-            f"{tensors.path}: {name} is {tuple(stored.shape)}; one number is expected. "
-            "Copy the checkpoint again from its origin."
-        )
-    return float(stored.double())
+    # A config that states its first value says that the model was trained with one.
+    if "logit_bias" in tensors or model_cfg.get("init_logit_bias") is not None:
+        return two_tower.scalar(tensors, "logit_bias")
+    return None

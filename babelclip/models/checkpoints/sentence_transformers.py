@@ -34,6 +34,7 @@ from babelclip.models.checkpoints.sentence_transformers_towers import (
     read_text_tower,
 )
 from babelclip.models.checkpoints.text_body import refuse_image
+from babelclip.models.checkpoints.two_tower import PREPROCESSOR, PROCESSOR
 from babelclip.models.clip import Clip
 
 NAME = "sentence_transformers"
@@ -58,7 +59,7 @@ def wanted(names: list[str], towers: str) -> list[str]:
         if not parent or _MODULE_FOLDER.fullmatch(parent):
             parts.setdefault(parent, []).append(file)
     for parent, files in parts.items():
-        read = [CONFIG, *TRANSFORMER_SETTINGS, "preprocessor_config.json", *weight_files(files)]
+        read = [CONFIG, *TRANSFORMER_SETTINGS, PREPROCESSOR, PROCESSOR, *weight_files(files)]
         read += tokenizer_files.wanted(files) if towers != "image" else []
         chosen += [f"{parent}/{file}" if parent else file for file in dict.fromkeys(read) if file in files]
     return chosen

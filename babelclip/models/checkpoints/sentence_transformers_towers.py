@@ -13,6 +13,7 @@ from typing import Any
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.models.checkpoints import two_tower
 from babelclip.models.checkpoints.build import read_config, text_tower
+from babelclip.models.checkpoints.clip import WRONG_EOS
 from babelclip.models.checkpoints.files.tensors import open_tensors
 from babelclip.models.checkpoints.files.tokenizer_files import read_tokenizer
 from babelclip.models.checkpoints.keymap import Rule, Weights, convert
@@ -46,8 +47,6 @@ _DEFAULT_ACTIVATION = "torch.nn.modules.activation.Tanh"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _CLIP_TEXT = "clip_text_model"
 _IMAGE_FAMILIES = {"clip_vision_model": "clip", "siglip_vision_model": "siglip"}
-# transformers pools CLIP at the largest id where the config says 2, which is its last token.
-_WRONG_EOS = 2
 
 Modules = Sequence[tuple[str, Path]]
 
@@ -166,14 +165,15 @@ def _bert_tower(
 def _clip_tower(
     body: Path, config: dict[str, Any], pooling: str, tail: Modules, modules: Modules, prompt: str
 ) -> TextEncoder:
-    backbone = dict(two_tower.read_towers(body, "clip", "text").text or {})
+    towers = two_tower.read_towers(body, "clip", "text")
+    backbone = dict(towers.text or {})
     weights = two_tower.text_weights(open_tensors(body), alone=True)
     head = _head(modules, tail, weights)
     eos = config.get("eos_token_id")
     tokenizer = read_tokenizer(
         body,
-        max_length=int(backbone.get("max_position_embeddings", 77)),
-        eos_id=eos if _is_pooled(body) and isinstance(eos, int) and eos != _WRONG_EOS else None,
+        max_length=two_tower.context_length(towers, 77),
+        eos_id=eos if _is_pooled(body) and isinstance(eos, int) and eos != WRONG_EOS else None,
     )
     tokenizer.prefix = prompt
     return text_tower(backbone, pooling=pooling, head=head, tokenizer=tokenizer, weights=weights)

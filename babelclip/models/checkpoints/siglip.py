@@ -84,7 +84,7 @@ def load(folder: Path, towers: str) -> Clip:
 def _text(folder: Path, config: TwoTowers, tensors: Tensors) -> TextEncoder:
     # The class's own default ids lie outside of these vocabularies, which transformers warns of; nothing reads them.
     backbone: dict[str, Any] = {**(config.text or {}), "bos_token_id": None, "eos_token_id": None}
-    length = int(backbone.get("max_position_embeddings", _CONTEXT))
+    length = two_tower.context_length(config, _CONTEXT)
     settings = _tokenizer_config(folder)
     if settings.get("pad_token") is None:
         raise BabelclipError(

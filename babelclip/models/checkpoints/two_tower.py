@@ -11,13 +11,13 @@ A folder may hold one tower alone; its config.json is then the tower's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, shown
 from babelclip.models.checkpoints.build import image_tower, read_config
 from babelclip.models.checkpoints.files import tokenizer_files
 from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf
@@ -46,6 +46,8 @@ _IMAGE_KEYS = (*_ENCODER_KEYS, "num_channels", "image_size", "patch_size", "num_
 _POSITIONS = r"(?:.*\.)?position_ids"
 _TEXT_TENSORS = (r"text_model\..+", r"text_projection\..+")
 _IMAGE_TENSORS = (r"vision_model\..+", r"visual_projection\..+")
+# Its exponential is the largest that float32 holds, in which scores are computed.
+_LARGEST_LOGARITHM = 88.0
 
 
 class TwoTowers(NamedTuple):
@@ -110,14 +112,32 @@ def projection_dim(config: TwoTowers) -> int:
     Raises:
         BabelclipError: it is no positive whole number.
     """
-    stated = config.whole.get("projection_dim")
-    dim = 512 if stated is None else stated
-    if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
+    return whole_number(config.path, config.whole, "projection_dim", 512, least=1)
+
+
+def context_length(config: TwoTowers, default: int) -> int:
+    """Returns the rows of the text tower's position table; `default` is that of the config's class.
+
+    Raises:
+        BabelclipError: it is no positive whole number.
+    """
+    return whole_number(config.path, config.text or {}, "max_position_embeddings", default, least=1)
+
+
+def whole_number(path: Path, settings: Mapping[str, Any], key: str, default: int, *, least: int = 0) -> int:
+    """Returns the whole number that `settings` of the file `path` state under `key`, else `default`.
+
+    Raises:
+        BabelclipError: it is something else, or below `least`.
+    """
+    stated = settings.get(key)
+    number = default if stated is None else stated
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
         raise BabelclipError(
-            f"{config.path} says projection_dim = {dim!r}; a positive whole number is expected, for example 512. "
-            "Copy it again from the model's origin."
+            f"{path} says {key} = {shown(repr(number), 60)}; a whole number from {least} is expected, for example "
+            f"{default}. Copy it again from the model's origin."
         )
-    return dim
+    return number
 
 
 def text_weights(tensors: Tensors, *, known: Sequence[str] = (), alone: bool = False) -> Weights:
@@ -204,8 +224,18 @@ def scalar(tensors: Tensors, name: str) -> float:
 
 
 def logit_scale(tensors: Tensors) -> float:
-    """Returns exp of the stored `logit_scale`: the factor on cosines. Neither clamped nor rounded."""
-    return math.exp(scalar(tensors, "logit_scale"))
+    """Returns exp of the stored `logit_scale`: the factor on cosines. Neither clamped nor rounded.
+
+    Raises:
+        BabelclipError: it is missing, not one number, or has no exponential, as after a training that diverged.
+    """
+    stored = scalar(tensors, "logit_scale")
+    if not stored < _LARGEST_LOGARITHM:  # nor is NaN
+        raise BabelclipError(
+            f"{tensors.path}: logit_scale is {stored}; it is the logarithm of a factor such as 100. The training has "
+            "diverged or the file is damaged: take an earlier checkpoint, or copy it again from its origin."
+        )
+    return math.exp(stored)
 
 
 def wanted(names: list[str], towers: str) -> list[str]:

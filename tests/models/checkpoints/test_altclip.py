@@ -211,6 +211,15 @@ def test_the_other_tower_is_neither_read_nor_needed(towers, other, file, tmp_pat
     assert not any(name.endswith("position_ids") for name in read)
 
 
+def test_the_processor_file_of_transformers_5_serves_too(tmp_path):
+    folder = Path(shutil.copytree(HUB, tmp_path / "saved"))
+    settings = json.loads((folder / altclip.two_tower.PREPROCESSOR).read_text())
+    (folder / altclip.two_tower.PREPROCESSOR).unlink()
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+    assert altclip.load(folder, "image").image.preprocess == altclip.load(HUB, "image").image.preprocess
+    assert "processor_config.json" in altclip.wanted([path.name for path in folder.iterdir()], "image")
+
+
 def test_a_download_takes_the_files_that_the_towers_need():
     names = [
         "README.md", "config.json", "model.safetensors", "pytorch_model.bin", "preprocessor_config.json",

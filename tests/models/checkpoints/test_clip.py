@@ -162,11 +162,27 @@ def test_a_tensor_that_is_missing_unexplained_or_misshapen_is_named_with_its_fil
         lambda c: c["text_config"].update(hidden_act="swish_of_nobody"),
         lambda c: c.update(projection_dim="512"),
         lambda c: c["vision_config"].update(patch_size=0),
+        lambda c: c["text_config"].update(eos_token_id=[2, 3]),
+        lambda c: c["text_config"].update(max_position_embeddings=-1),
     ],
 )
 def test_a_config_of_wrong_types_or_sizes_is_one_clear_error(tmp_path: Path, change):
     folder = folders.with_json("clip", tmp_path, "config.json", change)
     with pytest.raises(BabelclipError, match="again from the model's origin"):
+        reader.load(folder, "both")
+
+
+@pytest.mark.parametrize("end", [49407, None])  # the second is the first, by the default of the class
+def test_an_end_of_text_that_no_text_can_have_is_refused(tmp_path: Path, end):
+    folder = folders.with_json("clip", tmp_path, "config.json", lambda c: c["text_config"].update(eos_token_id=end))
+    with pytest.raises(BabelclipError, match=r"eos_token_id = 49407, and its vocabulary has \d{3} tokens"):
+        reader.load(folder, "text")
+
+
+@pytest.mark.parametrize("stored", [float("nan"), 1e6])
+def test_a_scale_without_an_exponential_is_refused(tmp_path: Path, stored: float):
+    folder = folders.with_tensors("clip", tmp_path, lambda t: t.update(logit_scale=torch.tensor(stored)))
+    with pytest.raises(BabelclipError, match=r"model\.safetensors: logit_scale is .*diverged"):
         reader.load(folder, "both")
 
 

@@ -147,10 +147,10 @@ def test_wanted_files_are_those_of_the_modules():
         "README.md", "modules.json", "config_sentence_transformers.json", "config.json", "model.safetensors",
         "pytorch_model.bin", "sentence_bert_config.json", "vocab.txt", "tokenizer.json", "1_Pooling/config.json",
         "2_Dense/config.json", "2_Dense/model.safetensors", "2_Dense/pytorch_model.bin", "onnx/model.onnx",
-        "openvino/openvino_model.bin",
+        "openvino/openvino_model.bin", "processor_config.json",
     ]  # fmt: skip
     assert sorted(sentence_transformers.wanted(names, "text")) == [
         "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors", "config.json",
-        "config_sentence_transformers.json", "model.safetensors", "modules.json", "sentence_bert_config.json",
-        "tokenizer.json",
+        "config_sentence_transformers.json", "model.safetensors", "modules.json", "processor_config.json",
+        "sentence_bert_config.json", "tokenizer.json",
     ]  # fmt: skip
