@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, shown
 from babelclip.files import atomic_folder, read_json, write_json
 from babelclip.models.checkpoints.build import image_tower, text_tower
 from babelclip.models.checkpoints.keymap import Weights
@@ -37,6 +38,13 @@ TEXT_WEIGHTS = "text_encoder.safetensors"
 IMAGE_WEIGHTS = "image_encoder.safetensors"
 TOKENIZER = "tokenizer.json"
 FILES = ("config.json", TOKENIZER, TEXT_WEIGHTS, IMAGE_WEIGHTS)
+# What a tower's part of config.json holds. A value of another type would fail at the first text, far from its file.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "backbone": (dict,), "head": (list,), "preprocess": (dict,), "pooling": (str,), "prefix": (str,),
+    "cleaning": (str,), "max_length": (int,), "pad_id": (int,), "pad_to": (int, NoneType), "eos_id": (int, NoneType),
+    "language": (str, NoneType), "token_head": (list, NoneType), "quantization": (dict, NoneType),
+}  # fmt: skip
+_LARGEST = 2**31
 
 
 def recognises(folder: Path) -> bool:
@@ -99,6 +107,8 @@ def load(folder: Path, towers: str) -> Clip:
             "Install the babelclip that wrote it, or a newer one."
         )
     try:
+        for tower in ("text", "image"):
+            _check_types(tower, config.get(tower, {}))
         if towers != "both" and towers not in config:
             raise BabelclipError(f"{folder} has no {towers} tower; it was saved without. Load it with towers='both'.")
         text = _load_text(folder, config["text"]) if towers != "image" and "text" in config else None
@@ -115,11 +125,19 @@ def load(folder: Path, towers: str) -> Clip:
             attribution=tuple(config["attribution"]),
             fidelity={"text": config["text"]["quantization"]} if text is not None and is_quantized(text) else {},
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise BabelclipError(
             f"{folder}/config.json is incomplete or of wrong types ({type(error).__name__}: {error}). "
             "Save the model again, or copy the folder again from its origin."
         ) from error
+
+
+def _check_types(tower: str, config: dict[str, Any]) -> None:
+    for key, value in config.items():
+        kinds = _KINDS.get(key, (object,))
+        number = isinstance(value, int) and int in kinds
+        if not isinstance(value, kinds) or (number and (isinstance(value, bool) or not 0 <= value < _LARGEST)):
+            raise TypeError(f"{tower}.{key} is {shown(repr(value), 60)}")
 
 
 def _text_config(text: TextEncoder) -> dict[str, Any]:
