@@ -19,11 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelclip.errors import BabelclipError
-from babelclip.evaluate.benchmarks.sets import (
-    ClassificationSet,
-    RetrievalSet,
-    SelectionSet,
-)
+from babelclip.evaluate.benchmarks.sets import ClassificationSet, RetrievalSet, SelectionSet
+from babelclip.evaluate.fingerprint import fingerprint
 from babelclip.evaluate.report import read_results, write_results
 from babelclip.evaluate.result import RunFacts, model_facts
 from babelclip.evaluate.tasks import Settings, check_languages, measure, readable_languages, steps
@@ -96,11 +93,12 @@ class _Model:
 
 @dataclass(frozen=True)
 class _Set:
-    """A benchmark with the splits that its probe learns from."""
+    """A benchmark with the splits that its probe learns from, and the checksum of what they hold."""
 
     benchmark: BenchmarkSet
     train: ClassificationSet | None = None
     validation: ClassificationSet | None = None
+    content: str = ""
 
     def parts(self) -> list[Pictures]:
         """Returns the pictures of all splits."""
@@ -137,7 +135,7 @@ def run(plan: Plan, *, progress: bool = False, tell: Callable[[str], None] | Non
     teacher = _teacher(plan)
     files = {} if single or plan.out is None else _files(plan, models, sets)
     for one in sets:
-        due = [model for model in models if not _is_done(files.get(_key(model, one)), model, plan, outcome)]
+        due = [model for model in models if not _is_done(files.get(_key(model, one)), model, one, plan, outcome)]
         try:
             encoded = _encode(due, one, plan, outcome, progress)
         except BabelclipError as error:
@@ -166,7 +164,7 @@ def _opened(spec: str, plan: Plan) -> _Set:
     benchmark = open_benchmark(spec, split=plan.split, **given)  # type: ignore[arg-type]
     check_languages(benchmark, plan.languages)
     if not plan.settings.probe:
-        return _Set(benchmark)
+        return _Set(benchmark, content=fingerprint(benchmark))
     if not isinstance(benchmark, ClassificationSet) or benchmark.multi_label:
         raise BabelclipError(
             f"{spec} has no single class a picture, which a linear probe learns. Leave the probe out, or give a "
@@ -186,7 +184,7 @@ def _opened(spec: str, plan: Plan) -> _Set:
             f"{spec}: the split {plan.train_split!r} that the probe learns from shares pictures with the one it is "
             f"measured on, {benchmark.split!r}. Give --split and --train-split that differ."
         )
-    return _Set(benchmark, *others)
+    return _Set(benchmark, *others, content=fingerprint(benchmark, *others))
 
 
 def _loaded(plan: Plan, outcome: Outcome) -> list[_Model]:
@@ -241,28 +239,36 @@ def _files(plan: Plan, models: Sequence[_Model], sets: Sequence[_Set]) -> dict[t
                     f"{path} would hold the results of two benchmarks or models. Give each benchmark once, and name "
                     "sets of your own apart: folder=DIR,name=mine."
                 )
-            if path.exists() and not plan.overwrite and not _same(path, model, plan):
+            if path.exists() and not plan.overwrite and not _same(path, model, one, plan):
                 raise BabelclipError(
-                    f"{path} exists already, with results of other weights or settings; results are never overwritten "
-                    "in silence. Choose another folder, or pass --overwrite."
+                    f"{path} exists already, with results of other weights or settings, or of other captions, classes "
+                    "or pictures under this name; results are never overwritten in silence. Choose another folder, or "
+                    "pass --overwrite."
                 )
             files[key] = path
     return files
 
 
-def _is_done(path: Path | None, model: _Model, plan: Plan, outcome: Outcome) -> bool:
-    if path is None or not path.exists() or plan.overwrite or not _same(path, model, plan):
+def _is_done(path: Path | None, model: _Model, one: _Set, plan: Plan, outcome: Outcome) -> bool:
+    if path is None or not path.exists() or plan.overwrite or not _same(path, model, one, plan):
         return False
     outcome.results += read_results(path)
     outcome.kept.append(path)
     return True
 
 
-def _same(path: Path, model: _Model, plan: Plan) -> bool:
+def _same(path: Path, model: _Model, one: _Set, plan: Plan) -> bool:
+    mine = _identity(model, one, plan)
+    # Results that do not say what their benchmark held are of a version that did not keep it.
     return all(
-        result.get("weights") == model.weights and result.get("request") == _request(plan)
+        all(result.get(name, one.content if name == "content" else None) == value for name, value in mine.items())
         for result in read_results(path)
     )
+
+
+def _identity(model: _Model, one: _Set, plan: Plan) -> dict[str, Any]:
+    """Returns what makes a result the one that is asked for, besides the names in its file's name."""
+    return {"weights": model.weights, "content": one.content, "request": _request(plan)}
 
 
 def _request(plan: Plan) -> dict[str, Any]:
@@ -358,7 +364,7 @@ def _measured(
     except (BabelclipError, RuntimeError) as error:
         outcome.failures.append(f"{where}: {error}")
         return []
-    return [{**result, "weights": model.weights, "request": _request(plan)} for result in results]
+    return [{**result, **_identity(model, one, plan)} for result in results]
 
 
 def _slug(text: str) -> str:

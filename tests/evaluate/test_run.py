@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -117,6 +118,25 @@ def test_results_of_other_settings_or_weights_are_not_overwritten_in_silence(hom
     assert (out / "one--mine-test.json").read_bytes() == before
     run.run(plan_of(home, out=out, models=("one",), languages=["sv"], overwrite=True))
     assert {result["language"] for result in read_results(out / "one--mine-test.json")} == {"sv"}
+
+
+def test_results_of_other_captions_or_templates_are_not_taken_for_finished_ones(home, tmp_path):
+    out, plain = tmp_path / "results", f"captions={home}/captions.jsonl"
+    run.run(plan_of(home, plain, out=out, models=("one",)))
+    assert run.run(plan_of(home, plain, out=out, models=("one",))).kept
+    fewer = (home / "captions.jsonl").read_text(encoding="utf-8").splitlines()[:-1]
+    (tmp_path / "other.jsonl").write_text("\n".join(fewer), encoding="utf-8")
+    with pytest.raises(BabelclipError, match=r"other captions, classes or pictures under this name.*--overwrite"):
+        run.run(plan_of(home, f"captions={tmp_path}/other.jsonl,images={home}", out=out, models=("one",)))
+    colours = f"class-folders={home}/colours,name=colours"
+    run.run(plan_of(home, colours, out=out, models=("one",), languages=["sv"]))
+    (tmp_path / "mine.json").write_text('["ett foto av {}"]', encoding="utf-8")
+    with pytest.raises(BabelclipError, match="other captions, classes or pictures"):
+        run.run(plan_of(home, f"{colours},templates={tmp_path}/mine.json", out=out, models=("one",), languages=["sv"]))
+    moved = tmp_path / "moved"
+    shutil.copytree(home / "colours", moved)
+    there = plan_of(home, f"class-folders={moved},name=colours", out=out, models=("one",), languages=["sv"])
+    assert run.run(there).kept
 
 
 def test_a_model_that_fails_takes_only_its_own_results_with_it(home, tmp_path, monkeypatch):
