@@ -170,7 +170,7 @@ def _opened(spec: str, plan: Plan) -> _Set:
             f"{spec} has no single class a picture, which a linear probe learns. Leave the probe out, or give a "
             "classification benchmark."
         )
-    others = []
+    others: list[ClassificationSet | None] = []
     for split in (plan.train_split, plan.validation_split):
         other = open_benchmark(spec, split=split, **given) if split else None  # type: ignore[arg-type]
         if other is not None and (not isinstance(other, ClassificationSet) or other.classes != benchmark.classes):
@@ -184,7 +184,8 @@ def _opened(spec: str, plan: Plan) -> _Set:
             f"{spec}: the split {plan.train_split!r} that the probe learns from shares pictures with the one it is "
             f"measured on, {benchmark.split!r}. Give --split and --train-split that differ."
         )
-    return _Set(benchmark, *others, content=fingerprint(benchmark, *others))
+    train, validation = others
+    return _Set(benchmark, train, validation, fingerprint(benchmark, train, validation))
 
 
 def _loaded(plan: Plan, outcome: Outcome) -> list[_Model]:
