@@ -27,6 +27,7 @@ from babelclip.search.faiss_folder import (
     open_vectors,
     read_metadata,
     score_blocks,
+    stamp,
     unit_block,
     vector_blocks,
 )
@@ -67,8 +68,8 @@ class FaissCollection:
     def __init__(self, folder: Folder, index: Any, fingerprint: ImageSpace) -> None:
         self.name, self.url, self.fingerprint = folder.path.resolve().name, str(folder.path), fingerprint
         self.roots: Mapping[str, str] = {}
-        self._folder, self._index = folder, index
-        self._known = foreign_columns(metadata_schema(folder))
+        self._folder, self._index, self._version = folder, index, stamp(folder)
+        self._known = foreign_columns(metadata_schema(folder), ours="format" in folder.facts)
         self.columns: Mapping[str, str] = self._known.columns
         self._cached: dict[str, pa.ChunkedArray] = {}
         self._places: dict[str, int] | None = None
@@ -152,11 +153,11 @@ class FaissCollection:
         return CollectionStats("faiss", self._folder.count, index=kind, bytes=size)
 
     def version(self) -> int:
-        """Returns 1: the folder does not change."""
-        return 1
+        """Returns a number of the files that were opened; they are taken not to change until they are opened anew."""
+        return self._version
 
     def refresh(self) -> None:
-        """Does nothing: the folder does not change."""
+        """Does nothing: other files are seen when the folder is opened anew."""
 
     def close(self) -> None:
         """Gives memory back."""
@@ -180,8 +181,8 @@ class FaissCollection:
         Raises:
             BabelclipError: another version.
         """
-        if version != 1:
-            raise BabelclipError(f"{self.url} has version 1 only, not {version}.")
+        if version != self._version:
+            raise BabelclipError(f"{self.url} has version {self._version} only, not {version}: read that one.")
         return self
 
     def refuse(self, what: str) -> UnsupportedError:

@@ -10,6 +10,7 @@ compared before anything is read. FAISS files are programs' data of another auth
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,13 @@ def open_folder(path: Path) -> tuple[Folder, Any]:
             "wrote. Indexes of texts are not picture collections."
         )
     return Folder(path, tuple(files), starts, tuple(metadata), index_file, sum(rows), dim, facts), index
+
+
+def stamp(folder: Folder) -> int:
+    """Returns a number (48 bits, above 0) that is another one once a file of the folder has been replaced."""
+    files = [*folder.vectors, *folder.metadata, *([folder.index] if folder.index is not None else [])]
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return int.from_bytes(hashlib.blake2b(repr(facts).encode(), digest_size=6).digest(), "little") or 1
 
 
 def read_index(file: Path) -> Any:

@@ -39,11 +39,16 @@ class ForeignColumns:
         return all_columns(self.own)
 
 
-def foreign_columns(schema: pa.Schema, id_column: str = "") -> ForeignColumns:
+def foreign_columns(schema: pa.Schema, id_column: str = "", *, ours: bool = True) -> ForeignColumns:
     """Returns what the columns of `schema` become.
 
     Names that a collection cannot have (`exif.iso`) get underscores; one that is taken, or whose type differs from
     that of the fixed column, becomes `original_<name>`. Types that no column keeps become JSON text.
+
+    Args:
+        schema: of the table.
+        id_column: of its ids; "" for `store_id`, or positions.
+        ours: whether babelclip wrote it. Elsewhere `group` is anything, and not near duplicates, which searches fold.
     """
     id_column = id_column or next((name for name in _IDS if name in schema.names), "")
     sources: dict[str, str] = {}
@@ -53,7 +58,8 @@ def foreign_columns(schema: pa.Schema, id_column: str = "") -> ForeignColumns:
             continue
         kind = type_of(field.type) or "text"
         name = _NAMES.get(field.name, field.name)
-        if name in FIXED and name != "id" and FIXED[name] == kind and name not in sources:
+        fixed = name in FIXED and name != "id" and (ours or name != "group")
+        if fixed and FIXED[name] == kind and name not in sources:
             sources[name] = field.name
             continue
         name = free_name(field.name, {*FIXED, *own})

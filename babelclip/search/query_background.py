@@ -132,7 +132,8 @@ def _sample(collection: Collection) -> npt.NDArray[np.float32]:
         best = sorted(best)[:_SAMPLE]
     if not best:
         return np.zeros((0, collection.fingerprint.dim), np.float32)
-    return vectors_of(collection.get([name for _hash, name in best], with_vectors=True)[VECTOR])
+    vectors = vectors_of(collection.get([name for _hash, name in best], with_vectors=True)[VECTOR])
+    return vectors[np.isfinite(vectors).all(axis=1)]  # folders of others may hold what is no number
 
 
 def _spread(cosines: npt.NDArray[np.float32]) -> Spread:

@@ -12,8 +12,10 @@ from babelclip.errors import BabelclipError
 from babelclip.search import faiss_fast
 from babelclip.search.collection import ImageSpace, UnsupportedError, create_collection, open_collection
 from babelclip.search.columns import vector_array
+from babelclip.search.exchange import export_collection, import_vectors
 from babelclip.search.faiss_fast import open_fast
 from babelclip.search.filters import Eq, Range
+from babelclip.search.query import QueryVector, find_vector
 from tests.search.collections import DIM, SPACE, make_collection, make_rows, write_clip_retrieval
 
 faiss = pytest.importorskip("faiss")
@@ -258,6 +260,39 @@ def test_the_copy_on_disk_is_used_again_and_made_anew_when_it_is_damaged_or_old(
     assert first[0] not in ids_of(newer.search(asked, 5))
     assert newer.version() == base.version()
     assert fast.at(base.version()).get([first[0]]).num_rows == 0
+
+
+def test_a_folder_that_was_made_anew_is_not_answered_from_its_old_copy(tmp_path, graph_from_few):
+    asked = np.array(many(1, seed=3)["vector"].to_pylist(), np.float32)
+
+    def best(folder):
+        return ids_of(open_fast(open_collection(folder, space="s"), folder=tmp_path / "fast").search(asked, 5))
+
+    first = write_clip_retrieval(tmp_path / "theirs", many(600), names=False)
+    before, exact = best(first), ids_of(open_collection(first, space="s").search(asked, 5))
+    assert before == exact
+    version = open_collection(first, space="s").version()
+    assert open_collection(first, space="s").version() == version > 0
+    again = write_clip_retrieval(first, many(600, seed=1), names=False)  # as many rows, so the same positions
+    changed = open_collection(again, space="s")
+    assert best(again) == ids_of(changed.search(asked, 5)) != before
+    with pytest.raises(BabelclipError, match="read that one"):
+        changed.at(version)
+
+
+def test_groups_of_strangers_are_no_near_duplicates(tmp_path):
+    rows = ROWS.append_column("group", pa.array([f"hall {row % 3}" for row in range(len(ROWS))]))
+    theirs = write_clip_retrieval(tmp_path / "museum", rows, names=False)
+    read = open_collection(theirs, space="s")
+    imported = import_vectors(theirs, tmp_path / "x.lance", space="s")
+    for collection in (read, imported):
+        assert len(find_vector(collection, QueryVector(VECTORS[0]), 20).rows) == 20
+        assert collection.count(Eq("original_group", "hall 1")) == 40
+    own = create_collection(tmp_path / "own.lance", SPACE, columns={})
+    own.upsert(rows.select(["id", "vector", "group"]))
+    export_collection(own, tmp_path / "exported", layout="clip-retrieval")
+    ours = open_collection(tmp_path / "exported")
+    assert ours.count(Eq("group", "hall 1")) == 40
 
 
 def test_few_rows_are_compared_one_by_one_and_none_is_an_error(tmp_path):

@@ -15,6 +15,7 @@ from babelclip.search.memory import copied
 from babelclip.search.query import QueryVector, Term, find, find_vector
 from babelclip.search.query_background import background, measure_background
 from tests.conftest import EMBED_DIM, make_clip
+from tests.search.collections import write_clip_retrieval
 
 pytest.importorskip("lancedb")
 N = 400
@@ -183,6 +184,19 @@ def test_the_background_is_measured_once_for_an_encoder_and_again_when_the_colle
 
 def test_measuring_the_background_gives_the_same_numbers_each_time(collection, clip):
     assert measure_background(collection, clip) == measure_background(collection, clip)
+
+
+def test_a_vector_that_is_no_number_does_not_spoil_what_scores_are_compared_with(clip, vectors, tmp_path):
+    pytest.importorskip("faiss")
+    theirs = vectors.copy()
+    theirs[3], theirs[77] = np.nan, np.inf
+    names = [str(row) for row in range(N)]
+    rows = pa.table({"id": names, "caption": names, "vector": vector_array(theirs)})
+    folder = write_clip_retrieval(tmp_path / "theirs", rows, names=False)
+    with np.errstate(invalid="ignore"):
+        found = find(open_collection(folder, space=clip.space), clip, "a dog", N, dedup=False)
+    assert len(found.rows) == N - 2
+    assert np.isfinite([(hit.score, hit.z) for hit in found.rows]).all()
 
 
 def test_what_makes_no_query_is_refused(collection, clip, vectors):

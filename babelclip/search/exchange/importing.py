@@ -111,7 +111,7 @@ def _opened(path: Path, space: str) -> _Source:
     if clip_retrieval.recognises(path) and next((path / "metadata").glob("*.parquet"), None):
         there = clip_retrieval.open_clip_retrieval(path, "image")
         space = space or str(there.facts.get("space", ""))
-        known = foreign_columns(there.schema)
+        known = foreign_columns(there.schema, ours="format" in there.facts)
         if space:
             model = str(there.facts.get("model", "") or space)
             fingerprint = ImageSpace(space, model, dim=there.dim)

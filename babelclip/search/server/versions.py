@@ -133,9 +133,10 @@ class Versions:
 
     def _look(self) -> None:
         self.collection.refresh()
-        if self.collection.version() != self._now.version():
-            self._keep(self._now.base if isinstance(self._now, MemoryCollection) else self._now)
-            self._now = snapshot_of(self.collection)
+        old = self._now.base if isinstance(self._now, MemoryCollection) else self._now
+        if self._lasting and (self.collection.version(), _facts(self.collection)) != (old.version(), _facts(old)):
+            self._keep(old)
+            self._now, self._tried = snapshot_of(self.collection), -1
         self._looked = time.monotonic()
         self._make_copy()
 
@@ -179,5 +180,10 @@ class Versions:
         copy = self._copied(snapshot)
         with self._lock:
             self._copying = None
-            if self._now.version() == snapshot.version():
+            if self._now is snapshot:
                 self._now = copy
+
+
+def _facts(collection: Collection) -> tuple[object, ...]:
+    """Returns what is noted beside the rows, and changes without a new version of these."""
+    return dict(collection.roots), collection.fact("index_report")

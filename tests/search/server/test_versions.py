@@ -105,6 +105,19 @@ def test_what_is_changed_here_is_seen_at_once(tmp_path):
     versions.close()
 
 
+def test_pictures_that_were_moved_are_looked_for_where_they_are_now(tmp_path):
+    writer = make_collection("lance", tmp_path)
+    versions = Versions(open_collection(writer.url), 3600.0, few)
+    writer.set_roots({"home": "/elsewhere"})  # no row changes, so the version stays
+    versions.expire()
+    now = versions.current()
+    assert now.roots == {"home": "/elsewhere"}
+    assert now.version() == writer.version()
+    versions.expire()
+    wait(lambda: isinstance(versions.current(), MemoryCollection))
+    versions.close()
+
+
 def test_the_collection_answers_until_a_slow_copy_is_made_and_after_one_that_failed(tmp_path, monkeypatch):
     monkeypatch.setattr("babelclip.search.server.versions.QUICK", 0)
     collection = make_collection("lance", tmp_path)
