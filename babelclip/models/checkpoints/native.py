@@ -135,8 +135,11 @@ def load(folder: Path, towers: str) -> Clip:
 def _check_types(tower: str, config: dict[str, Any]) -> None:
     for key, value in config.items():
         kinds = _KINDS.get(key, (object,))
-        number = isinstance(value, int) and int in kinds
-        if not isinstance(value, kinds) or (number and (isinstance(value, bool) or not 0 <= value < _LARGEST)):
+        if isinstance(value, int) and int in kinds:
+            fits = not isinstance(value, bool) and 0 <= value < _LARGEST
+        else:
+            fits = isinstance(value, kinds)
+        if not fits:
             raise TypeError(f"{tower}.{key} is {shown(repr(value), 60)}")
 
 
