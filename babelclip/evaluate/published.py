@@ -79,6 +79,23 @@ def _protocol(task: str, key: str, text: str) -> str:
     return text
 
 
+def _split_apart(published: Row, measured: Conditions) -> str | None:
+    """Returns the split that a published figure is of, or None where it may be the one that was measured."""
+    if "train split" in published.notes[0]:
+        return None if measured.split == "train" else "train"
+    usual = _usual_splits().get(measured.dataset, "test")
+    # clip_benchmark calls every split `test`.
+    return None if measured.split in ("", "test", usual) else usual
+
+
+@functools.cache
+def _usual_splits() -> dict[str, str]:
+    """Returns data set key -> the split that figures are published on."""
+    from babelclip.evaluate.benchmarks.catalog import entries
+
+    return {dataset_key(entry.name): entry.splits[0] for entry in entries()}
+
+
 def published_beside(conditions: Conditions) -> list[Row]:
     """Returns the published figures of a data set, task and direction, whatever their protocol.
 
@@ -110,6 +127,6 @@ def inequalities(published: Row, measured: Conditions) -> tuple[str, ...]:
         reasons.append(f"published with {theirs}, measured with {mine}")
     elif published.conditions.task == "sts":
         reasons.append("texts may have been cased, and figures averaged, in another way")
-    if "train split" in published.notes[0]:
-        reasons.append("published on the train split")
+    if (split := _split_apart(published, measured)) is not None:
+        reasons.append(f"published on the {split} split, measured on {measured.split or 'one not stated'}")
     return (*reasons, *(f"leak: {leak}" for leak in published.leaks))

@@ -13,6 +13,7 @@ from babelclip.evaluate.dataset_names import dataset_title
 from babelclip.evaluate.published import inequalities, published_beside
 from babelclip.evaluate.report_rows import DIRECTION_TITLES, METRICS, TASK_TITLES, Conditions, Row
 from babelclip.evaluate.resource import by_resource
+from babelclip.evaluate.result import NOT_AS_PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ class Sheet:
 
     def unequal(self, row: Row) -> tuple[str, ...]:
         """Returns why a published row does not compare with the measured ones."""
-        return inequalities(row, self.conditions)
+        measured = (note for one in self.cells.values() for note in one.notes)
+        other = any(f": {NOT_AS_PUBLISHED}" in note for note in measured)
+        return (*inequalities(row, self.conditions), *(("measured on a set of another size",) if other else ()))
 
 
 def make_sheets(rows: Sequence[Row], metric: str = "") -> tuple[list[Sheet], list[str]]:

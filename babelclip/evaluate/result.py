@@ -23,6 +23,8 @@ from typing import Any
 from babelclip import __version__
 from babelclip.errors import BabelclipError, did_you_mean
 
+# What a note ends in where a set is not the one that published figures are of.
+NOT_AS_PUBLISHED = "figures do not compare"
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pillow")
 _NONE = type(None)
 Kind = type | tuple[type, ...]
@@ -277,7 +279,7 @@ def check_result(result: Mapping[str, Any]) -> None:
 
     Raises:
         BabelclipError: the task is unknown, a field is missing, empty or of another type, a metric is not a finite
-            number, or the result does not go to JSON. All faults are named at once.
+            number, an interval is not two, or the result does not go to JSON. All faults are named at once.
     """
     task = result.get("task")
     fields = fields_of(task) if isinstance(task, str) and task else dict(COMMON)
@@ -295,6 +297,7 @@ def check_result(result: Mapping[str, Any]) -> None:
     for name, value in metrics.items() if isinstance(metrics, dict) else ():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             faults.append(f"metric {name} is {value!r}, not a finite number")
+    faults += _faults_of_parts(result)
     if not faults:
         try:
             json.dumps(dict(result), allow_nan=False)
@@ -308,6 +311,22 @@ def check_result(result: Mapping[str, Any]) -> None:
             "babelclip.evaluate.result.FIELDS is needed (fields_of(task) for other tasks than retrieval): add it, so "
             "that the figure can be understood later."
         )
+
+
+def _faults_of_parts(result: Mapping[str, Any]) -> list[str]:
+    """Returns what is wrong within the fields that hold several values."""
+    intervals, faults = result.get("intervals"), []
+    for name, ends in intervals.items() if isinstance(intervals, dict) else ():
+        pair = isinstance(ends, (list, tuple)) and len(ends) == 2
+        if not pair or not all(isinstance(end, (int, float)) and math.isfinite(end) for end in ends):
+            faults.append(f"interval {name} is {ends!r}, not two finite numbers")
+    for field in ("leaks", "notes"):
+        texts = result.get(field)
+        if isinstance(texts, list) and not all(isinstance(text, str) for text in texts):
+            faults.append(f"{field} holds something else than texts")
+    if isinstance(result.get("seed"), int) and result["seed"] < 0:
+        faults.append(f"seed is {result['seed']}, below 0")
+    return faults
 
 
 def _type_name(kind: Kind) -> str:

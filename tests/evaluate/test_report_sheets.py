@@ -150,6 +150,21 @@ def test_unequal_protocols_and_leaks_are_said_of_published_figures():
     assert turned[0] == "published text to picture, measured picture to text"
 
 
+def test_a_published_figure_is_of_the_usual_split_and_of_the_whole_set():
+    row = next(row for row in published_rows() if row.conditions.dataset == "flickr30k")
+    other = inequalities(row, row.conditions._replace(split="val"))
+    assert "published on the test split, measured on val" in other
+    assert not any("split" in reason for reason in inequalities(row, row.conditions._replace(split="test")))
+    train = next(row for row in published_rows() if "train split" in row.notes[0])
+    on_test = inequalities(train, train.conditions._replace(split="test"))
+    assert "published on the train split, measured on test" in on_test
+    assert not any("split" in reason for reason in inequalities(train, train.conditions._replace(split="train")))
+    note = "test has 1000 pictures as published and 2 here: figures do not compare"
+    whole, part = (sheet_of(two_models("flickr30k", notes=notes)) for notes in ((), (note,)))
+    assert "measured on a set of another size" in part.unequal(row)
+    assert "measured on a set of another size" not in whole.unequal(row)
+
+
 def test_a_published_figure_of_the_other_direction_never_stands_beside():
     for direction in ("t2i", "i2t"):
         sheet = sheet_of([own(dataset="xtd10", direction=direction)])

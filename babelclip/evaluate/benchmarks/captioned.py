@@ -18,6 +18,7 @@ from babelclip.errors import BabelclipError
 from babelclip.evaluate.benchmarks.pictures import PictureFinder
 from babelclip.evaluate.benchmarks.request import FIRST, Request, Skips, text_problem
 from babelclip.evaluate.benchmarks.sets import IntArray, Pictures, RetrievalSet, Source
+from babelclip.evaluate.result import NOT_AS_PUBLISHED
 
 NO_PICTURE = "caption whose picture is not there"
 
@@ -149,9 +150,9 @@ class CaptionRows:
         total, published = len(self._sources), self.request.entry.counts.get(split)
         notes: tuple[str, ...] = ()
         if there < total:
-            notes += (f"{total - there} of {total} pictures are not there: figures do not compare with published ones",)
+            notes += (f"{total - there} of {total} pictures are not there: {NOT_AS_PUBLISHED} with published ones",)
         if published is not None and total != published:
-            notes += (f"{split} has {published} pictures as published and {total} here: figures do not compare",)
+            notes += (f"{split} has {published} pictures as published and {total} here: {NOT_AS_PUBLISHED}",)
         return notes
 
 

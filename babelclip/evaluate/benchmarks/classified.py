@@ -8,6 +8,7 @@ from babelclip.errors import BabelclipError
 from babelclip.evaluate.benchmarks.class_names import ClassNames
 from babelclip.evaluate.benchmarks.request import Request, Skips
 from babelclip.evaluate.benchmarks.sets import ClassificationSet, Pictures, Source
+from babelclip.evaluate.result import NOT_AS_PUBLISHED
 
 
 class LabelledPictures:
@@ -54,7 +55,7 @@ class LabelledPictures:
             labels = np.array(self._labels, dtype=np.int64)
         published = request.entry.counts.get(split)
         count = (
-            (f"{split} has {published} pictures as published and {len(self)} here: figures do not compare",)
+            (f"{split} has {published} pictures as published and {len(self)} here: {NOT_AS_PUBLISHED}",)
             if published not in (None, len(self))
             else ()
         )

@@ -7,6 +7,7 @@ from typing import Any
 from babelclip.evaluate.benchmarks.captioned import finder_of
 from babelclip.evaluate.benchmarks.request import Request, Skips, iter_jsonl, load_json, text_problem
 from babelclip.evaluate.benchmarks.sets import Pictures, SelectionItem, SelectionSet, Source
+from babelclip.evaluate.result import NOT_AS_PUBLISHED
 
 NO_PICTURE = "item whose picture is not there"
 INCOMPLETE = "item without its pictures and captions"
@@ -69,7 +70,7 @@ class _Items:
         self.request.check_languages(["en"])
         published, notes = self.request.entry.counts.get(split), self.request.entry.notes
         if published is not None and published != len(self._items):
-            notes += (f"{published} items are published and {len(self._items)} usable here: figures do not compare",)
+            notes += (f"{published} items are published and {len(self._items)} usable here: {NOT_AS_PUBLISHED}",)
         return SelectionSet(
             name=self.request.name,
             split=split,

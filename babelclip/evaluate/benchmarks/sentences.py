@@ -15,6 +15,7 @@ from babelclip.data import tables
 from babelclip.errors import BabelclipError
 from babelclip.evaluate.benchmarks.request import Request, Skips, language_of, text_problem
 from babelclip.evaluate.benchmarks.sets import ScoredPairs, SentencePairs
+from babelclip.evaluate.result import NOT_AS_PUBLISHED
 
 LOWERCASED = "lowercased"
 NO_SCORE = "pair without a score"
@@ -112,7 +113,7 @@ class _Pairs:
         counts = Counter({subset: len(pairs) for subset, pairs in self._subsets.items()})
         published, notes = request.entry.counts.get(split), request.entry.notes
         if published is not None and published != counts.total():
-            notes += (f"{split} has {published} pairs as published and {counts.total()} here: figures do not compare",)
+            notes += (f"{split} has {published} pairs as published and {counts.total()} here: {NOT_AS_PUBLISHED}",)
         return SentencePairs(
             name=request.name,
             split=split,
