@@ -45,10 +45,14 @@ _ALIASES = {
 def dataset_key(name: str) -> str:
     """Returns what all spellings of a data set's name have in common.
 
+    The protocol in a name is left out: results state it in a field of its own.
+
     >>> dataset_key("wds/mscoco_captions"), dataset_key("XM3600"), dataset_key("xm3600-first")
     ('coco', 'xm3600', 'xm3600')
     """
-    plain = name.strip().lower().removeprefix("wds/").removesuffix("-first").removesuffix("-lowercased")
+    plain = name.strip().lower().removeprefix("wds/")
+    for protocol in ("-first", "-lowercased", "-label"):
+        plain = plain.removesuffix(protocol)
     plain = re.sub(r"[\s_\-./]", "", plain)
     return _ALIASES.get(plain, plain)
 

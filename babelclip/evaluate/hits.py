@@ -90,10 +90,13 @@ def unpack_hits(result: Mapping[str, Any]) -> Hits | None:
         if packed["format"] != _FORMAT:
             raise ValueError(f"format {packed['format']!r}")
         n = int(packed["n"])
-        steps = _numbers(packed["clusters"], "<i4", n) if packed["clusters"] else np.ones(n, dtype=np.int64)
         values = {str(name): _numbers(text, "<u2", n) / _STEPS for name, text in packed["values"].items()}
+        if not values:
+            raise ValueError("no metric")
+        # After the values, which hold n numbers indeed.
+        steps = _numbers(packed["clusters"], "<i4", n) if packed["clusters"] else np.ones(n, dtype=np.int64)
         return Hits(str(packed["key"]), np.cumsum(steps), values)
-    except (KeyError, TypeError, AttributeError, ValueError, zlib.error) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, zlib.error) as error:
         label = "/".join(str(result.get(field, "?")) for field in ("model", "dataset", "language"))
         raise BabelclipError(
             f"per_query of the result {label} is unreadable ({error}). Measure again, or remove the field."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from babelclip.evaluate.top_k import is_top_k, top_k_rows
 
 _MOST_BYTES = 256 * 1024**2
 _SUFFIXES = (".json", ".txt", ".jsonl")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # clip_benchmark names a metric after what is retrieved.
 _RETRIEVED = {"image_retrieval_recall@": "t2i", "text_retrieval_recall@": "i2t"}
 # Sets of which clip_benchmark keeps the first caption of a picture.
@@ -86,12 +88,20 @@ def read_file(path: Path | str) -> list[Row]:
 
 def _parsed(path: Path, text: str) -> Any:
     try:
-        return json.loads(text)
+        return _loaded(text)
     except (ValueError, RecursionError) as error:
         try:  # FlagAI's result.txt may hold the repr of a dictionary
             return ast.literal_eval(text.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise BabelclipError(f"{path} is no JSON ({shown(error)}). Give a file of results.") from error
+
+
+def _loaded(text: str) -> Any:
+    """Returns the content of JSON, in which half surrogates, which no page or table can hold, become `?`."""
+    content = json.loads(text)
+    if not _SURROGATE.search(text):
+        return content
+    return json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _rows_of(path: Path, entry: Any) -> list[Row]:
@@ -173,18 +183,18 @@ def _of_mteb(path: Path, entry: Mapping[str, Any]) -> list[Row]:
     conditions = Conditions("zeroshot_retrieval", dataset_key(dataset), "", direction, retrieval_protocol("all"))
     rows = []
     for split, scores in entry["scores"].items():
-        for score in scores:
-            metrics = {f"R@{k}": score[f"hit_rate_at_{k}"] for k in (1, 5, 10) if f"hit_rate_at_{k}" in score}
-            metrics |= {f"nDCG@{k}": score[f"ndcg_at_{k}"] for k in (10,) if f"ndcg_at_{k}" in score}
-            if not direction or not metrics:
+        for score in scores if isinstance(scores, list) and direction else ():
+            metrics = _mteb_metrics(score) if isinstance(score, dict) else {}
+            if not metrics:
                 continue
-            code = str(score.get("hf_subset") or (score.get("languages") or [""])[0])
+            spoken = score.get("languages")
+            code = str(score.get("hf_subset") or (spoken[0] if isinstance(spoken, list) and spoken else ""))
             rows.append(
                 Row(
                     conditions._replace(split=str(split)),
                     model=model,
                     language=language_code(code),
-                    metrics=finite(metrics),
+                    metrics=metrics,
                     leaks=leak_notes(model, dataset),
                     origin=f"mteb {entry.get('mteb_version', '')}".strip(),
                     result=score,
@@ -193,12 +203,19 @@ def _of_mteb(path: Path, entry: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def _mteb_metrics(score: Mapping[str, Any]) -> dict[str, float]:
+    """Returns R@k, which mteb calls a hit rate and once called `cv_recall`, and nDCG@10."""
+    names = {f"{name}_at_{k}": f"R@{k}" for name in ("cv_recall", "hit_rate") for k in (1, 5, 10)}
+    names["ndcg_at_10"] = "nDCG@10"
+    return finite({ours: score[theirs] for theirs, ours in names.items() if theirs in score})
+
+
 def _of_lines(path: Path, text: str) -> list[Row]:
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                lines.append(json.loads(line))
+                lines.append(_loaded(line))
             except (ValueError, RecursionError) as error:
                 raise BabelclipError(
                     f"{path}, line {number} is no JSON ({shown(error)}). Give a file of results."

@@ -14,6 +14,7 @@ from typing import Any
 from babelclip.errors import BabelclipError
 from babelclip.evaluate.dataset_names import dataset_key
 from babelclip.evaluate.report_rows import Conditions, Row, retrieval_protocol
+from babelclip.evaluate.result import NOT_AS_PUBLISHED
 
 # Field of the query, field of its answers, direction.
 _FORMS = (("text_id", "image_ids", "t2i"), ("image_id", "text_ids", "i2t"))
@@ -40,7 +41,9 @@ def top_k_rows(path: Path, lines: Sequence[dict[str, Any]]) -> list[Row]:
         raise BabelclipError(f"{path} holds no lists of answers. Give lines with text_id and image_ids.")
     query, answers, direction = form
     texts, right = _right_answers(path, direction)
-    missing = [line[query] for line in lines if line[query] not in right]
+    if not all(query in line and isinstance(line.get(answers), list) for line in lines):
+        raise BabelclipError(f"{path} has lines without {query} and a list of {answers}. Every line needs both.")
+    missing = [line[query] for line in lines if str(line[query]) not in right]
     if missing:
         raise BabelclipError(
             f"{path} answers {query} {missing[0]} and {len(missing) - 1} more that {texts} does not hold. Put the "
@@ -51,8 +54,13 @@ def top_k_rows(path: Path, lines: Sequence[dict[str, Any]]) -> list[Row]:
     if not ks:
         raise BabelclipError(f"{path} has a query without an answer; every line needs at least one in {answers}.")
     metrics = {
-        f"R@{k}": sum(bool(right[line[query]] & set(line[answers][:k])) for line in lines) / len(lines) for k in ks
+        f"R@{k}": sum(bool(right[str(line[query])] & set(map(str, line[answers][:k]))) for line in lines) / len(lines)
+        for k in ks
     }
+    left = len(right.keys() - {str(line[query]) for line in lines})
+    notes = [f"computed from {len(lines)} lists of answers; the file names neither model nor data set"]
+    if left:
+        notes.append(f"{left} of {len(right)} queries have no answers here and are left out: {NOT_AS_PUBLISHED}")
     split, captions = texts.name.removesuffix("_texts.jsonl"), retrieval_protocol("all")
     return [
         Row(
@@ -60,14 +68,14 @@ def top_k_rows(path: Path, lines: Sequence[dict[str, Any]]) -> list[Row]:
             model=path.stem.removesuffix("_predictions").removesuffix("_tr"),
             language="zh",
             metrics=metrics,
-            notes=(f"computed from {len(lines)} lists of answers; the file names neither model nor data set",),
+            notes=tuple(notes),
             origin="Chinese-CLIP",
             result={"n_queries": len(lines), "direction": direction},
         )
     ]
 
 
-def _right_answers(path: Path, direction: str) -> tuple[Path, dict[Any, set[Any]]]:
+def _right_answers(path: Path, direction: str) -> tuple[Path, dict[str, set[str]]]:
     """Returns the file of the texts, and query id -> ids of its right answers."""
     found = [file for folder in (path.parent, path.parent.parent) for file in sorted(folder.glob("*_texts.jsonl"))]
     if not found:
@@ -77,14 +85,14 @@ def _right_answers(path: Path, direction: str) -> tuple[Path, dict[Any, set[Any]
         )
     # valid_predictions.jsonl belongs to valid_texts.jsonl where several lie there.
     texts = next((file for file in found if path.name.startswith(file.name.removesuffix("_texts.jsonl"))), found[0])
-    right: dict[Any, set[Any]] = {}
+    right: dict[str, set[str]] = {}
     try:
         for line in texts.read_text("utf-8").splitlines():
             if line.strip():
                 row = json.loads(line)
                 for image in row["image_ids"]:
                     query, answer = (row["text_id"], image) if direction == "t2i" else (image, row["text_id"])
-                    right.setdefault(query, set()).add(answer)
+                    right.setdefault(str(query), set()).add(str(answer))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BabelclipError(f"{texts} is not the texts of a data set ({error!r}). Copy it again.") from error
     return texts, right

@@ -58,7 +58,12 @@ def test_what_is_no_hit_is_refused(values, clusters, message):
 
 
 @pytest.mark.parametrize(
-    "change", [{"n": 4}, {"format": "float"}, {"values": {"R@1": "@@"}}, {"values": 3}, {"n": "x"}]
+    "change",
+    [
+        *({"n": 4}, {"format": "float"}, {"values": {"R@1": "@@"}}, {"values": 3}, {"n": "x"}),
+        # Neither may ask for more memory than the file holds.
+        *({"n": 10**30}, {"n": 10**12}, {"n": 10**12, "values": {}}),
+    ],
 )
 def test_a_damaged_field_is_named(change):
     packed = {**pack_hits({"R@1": [0, 1, 1]}), **change}

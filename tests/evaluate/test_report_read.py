@@ -91,8 +91,13 @@ def test_answers_of_chinese_clip_are_scored_against_the_texts_beside_them(tmp_pa
     assert row.metrics == {"R@1": 0.5, "R@5": 1.0}
     assert (row.conditions.dataset, row.conditions.direction, row.language) == ("flickr30kcn", "t2i", "zh")
     lists = [{"image_id": 8, "text_ids": [2, 1]}, {"image_id": 7, "text_ids": [2, 1]}]
-    [row] = read_file(saved(tmp_path / "Flickr30k-CN" / "test_tr_predictions.jsonl", "\n".join(map(json.dumps, lists))))
+    path = tmp_path / "Flickr30k-CN" / "test_tr_predictions.jsonl"
+    [row] = read_file(saved(path, "\n".join(map(json.dumps, lists))))
     assert (row.conditions.direction, row.metrics) == ("i2t", {"R@1": 0.5})
+    assert "1 of 3 queries have no answers here and are left out: figures do not compare" in row.notes
+    saved(path, "\n".join(map(json.dumps, [*lists, {"text_id": 1, "image_ids": [8]}])))
+    with pytest.raises(BabelclipError, match="lines without image_id and a list of text_ids"):
+        read_file(path)
 
 
 def test_answers_without_texts_or_of_unknown_queries_say_so(tmp_path):
@@ -115,6 +120,19 @@ def test_a_task_result_of_mteb_is_read_by_subset(tmp_path):
         "t2i",
     )
     assert row.metrics == {"R@1": 0.4, "nDCG@10": 0.5}
+
+
+def test_older_and_damaged_scores_of_mteb_are_read_as_far_as_they_are_scores(tmp_path):
+    scores = [{"hf_subset": "de", "cv_recall_at_1": 0.4}, {"languages": 3, "hit_rate_at_1": 0.5}, "none", 7]
+    record = {"task_name": "XM3600T2IRetrieval", "scores": {"test": scores, "dev": 3}}
+    found = read_file(saved(tmp_path / "results" / "model" / "rev" / "XM3600T2IRetrieval.json", record))
+    assert [(row.language, row.metrics) for row in found] == [("de", {"R@1": 0.4}), ("", {"R@1": 0.5})]
+
+
+def test_half_a_surrogate_becomes_a_question_mark_and_a_pair_stays(tmp_path):
+    text = json.dumps({**OF_CLIP_BENCHMARK, "model": "m\ud800", "pretrained": "\U0001f600"})
+    text_row, _ = read_file(saved(tmp_path / "cb.json", text))
+    assert text_row.model == "m?/\U0001f600"
 
 
 @pytest.mark.parametrize(
@@ -150,6 +168,7 @@ def test_a_folder_is_searched_and_other_files_in_it_are_counted(tmp_path):
 def test_one_set_has_one_key_in_all_spellings():
     assert {dataset_key(name) for name in ("XTD10", "xtd10", "multilingual_mscoco_captions", "XTD-10")} == {"xtd10"}
     assert dataset_key("mine") == "mine"
+    assert dataset_key("babel-imagenet-label") == dataset_key("Babel-ImageNet")
 
 
 def test_leaks_are_those_of_the_family_and_the_set():

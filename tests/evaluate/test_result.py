@@ -51,6 +51,22 @@ def test_keys_hold_those_of_clip_benchmark_and_the_protocol_of_the_field():
     assert {"prompt_set", "n_templates", "prompt_source", "class_source"} <= set(TASKS["zeroshot_classification"])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"intervals": {"R@1": [0.1]}}, "interval R@1 is .* not two finite numbers"),
+        ({"intervals": {"R@1": 0.1}}, "not two finite numbers"),
+        ({"intervals": {"R@1": [0.1, "x"]}}, "not two finite numbers"),
+        ({"notes": ["fine", None]}, "notes holds something else than texts"),
+        ({"leaks": [["a"]]}, "leaks holds something else than texts"),
+        ({"seed": -1}, "seed is -1, below 0"),
+    ],
+)
+def test_what_a_report_would_stumble_over_is_named(change, message):
+    with pytest.raises(BabelclipError, match=message):
+        check_result({**example("sts"), **change})
+
+
 def test_an_unknown_task_names_the_near_one():
     with pytest.raises(BabelclipError, match="Did you mean 'zeroshot_retrieval'"):
         build_result("zero_shot_retrieval", FACTS, language="en", metrics={})
