@@ -15,6 +15,8 @@ from PIL import Image
 
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
+from babelclip.models.image import ImageEncoder
+from babelclip.models.text import TextEncoder
 
 # Stands for padding in the token tensor. The id of the padding token cannot: some models end a text with it.
 _PADDING = -1
@@ -23,12 +25,8 @@ _PADDING = -1
 class Towers:
     """What clip_benchmark calls a model."""
 
-    def __init__(self, clip: Clip) -> None:
-        if clip.text is None or clip.image is None:
-            raise BabelclipError(
-                'clip_benchmark encodes texts and pictures, and this model has one tower. Load it with towers="both".'
-            )
-        self._text, self._image, self._pad_id = clip.text, clip.image, clip.text.tokenizer.pad_id
+    def __init__(self, text: TextEncoder, image: ImageEncoder) -> None:
+        self._text, self._image, self._pad_id = text, image, text.tokenizer.pad_id
 
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
         """Returns text features (N, D), not normalised, of int64 tokens (N, T) that `tokenizer` made."""
@@ -62,10 +60,11 @@ def as_clip_benchmark(
     Raises:
         BabelclipError: the model lacks a tower.
     """
-    model = Towers(clip)
     text, image = clip.text, clip.image
     if text is None or image is None:
-        raise BabelclipError("The model lacks a tower. Load it with both.")
+        raise BabelclipError(
+            'clip_benchmark encodes texts and pictures, and this model has one tower. Load it with towers="both".'
+        )
 
     def transform(picture: Image.Image) -> torch.Tensor:
         return torch.from_numpy(image.preprocess(picture))
@@ -74,4 +73,4 @@ def as_clip_benchmark(
         ids, mask = text.tokenizer.pad(text.tokenizer([texts] if isinstance(texts, str) else list(texts)))
         return torch.where(mask.bool(), ids, _PADDING)
 
-    return model, transform, tokenizer
+    return Towers(text, image), transform, tokenizer

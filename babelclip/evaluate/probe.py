@@ -82,7 +82,7 @@ def evaluate_probe(
         test: pictures to measure on.
         n_classes: C.
         facts: what the results state of model and run.
-        validation: pictures to choose the weight decay on; None: a fifth of those to learn from.
+        validation: pictures to choose the weight decay on; None: a fifth of those to learn from, as with few shots.
         shots: training pictures a class; None is all of them.
         seeds: each draws its own few pictures, and its own validation split.
         image_seconds: what encoding the pictures took.
@@ -134,7 +134,7 @@ def evaluate_probe(
                 weight_decay=decays,
                 seeds=list(seeds[: len(runs)]),
                 normalized=True,
-                validation="own split" if validation is not None else f"{_SHARE_OF_VALIDATION:.0%} of training",
+                validation=_held_out(validation, shot),
                 per_query=pack_hits({f"lp_{name}": hits for name, hits in mean.items()}, queries=test.ids),
             )
         )
@@ -242,6 +242,13 @@ def _splits(
     if not held.any():
         return train, train  # one shot: nothing is left to choose on but what was learned
     return _part(train, np.flatnonzero(~held)), _part(train, np.flatnonzero(held))
+
+
+def _held_out(validation: Labelled | None, shot: int | None) -> str:
+    """Returns what `_splits` chooses the weight decay on, in words."""
+    if validation is not None and shot is None:
+        return "own split"
+    return "the shot itself" if shot == 1 else f"{_SHARE_OF_VALIDATION:.0%} of training"
 
 
 def _part(whole: Labelled, positions: IntArray) -> Labelled:

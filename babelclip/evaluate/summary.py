@@ -39,8 +39,9 @@ def summary(results: Sequence[Mapping[str, Any]], metric: str = "") -> str:
 
 
 def _table(conditions: Conditions, rows: Sequence[Row], metric: str) -> str:
-    usual = [name for name in METRICS[conditions.task] if any(name in row.metrics for row in rows)]
-    shown = metric if any(metric in row.metrics for row in rows) else usual[0]
+    measured = dict.fromkeys(name for row in rows for name in row.metrics)
+    # With other k than usual none of the task's own names is there.
+    shown = next(name for name in (metric, *METRICS[conditions.task], *measured) if name in measured)
     across = conditions.task == "translation_retrieval"
     values = {
         (row.model, row.conditions.direction if across else row.language): row.metrics[shown]

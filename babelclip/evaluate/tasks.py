@@ -51,6 +51,10 @@ class Settings:
     probe_seeds: int = 3
     every_pair: bool = False
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise BabelclipError(f"seed is {self.seed}; random numbers need one of 0 or more. Leave it out for 0.")
+
     def as_json(self) -> dict[str, Any]:
         """Returns the settings as JSON gives them back."""
         return {

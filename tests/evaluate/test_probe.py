@@ -77,6 +77,9 @@ def test_all_pictures_and_few_give_complete_results():
     assert everything["validation"] == "20% of training"
     [told] = evaluate_probe(train, test, 6, facts=FACTS, validation=clouds(30, 3), seeds=(0, 1))
     assert (told["n_train_images"], told["validation"], told["seeds"]) == (150, "own split", [0])
+    # Few shots keep to their shots, whatever other pictures there are.
+    few = evaluate_probe(train, test, 6, facts=FACTS, validation=clouds(30, 3), shots=(1, 4), seeds=(0,))
+    assert [result["validation"] for result in few] == ["the shot itself", "20% of training"]
 
 
 def test_few_shots_are_as_many_of_each_class_and_depend_on_the_seed_alone():

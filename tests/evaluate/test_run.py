@@ -210,6 +210,11 @@ def test_each_kind_of_benchmark_gets_its_tasks(home):
         summary(outcome.results, "accuraccy")
 
 
+def test_a_seed_below_zero_is_refused_before_anything_is_measured():
+    with pytest.raises(BabelclipError, match="seed is -1"):
+        Settings(seed=-1)
+
+
 def test_a_probe_never_learns_from_what_it_is_measured_on(home):
     spec = f"class-folders={home}/colours,name=colours"
     with pytest.raises(BabelclipError, match="shares pictures with the one it is measured on"):
