@@ -20,7 +20,7 @@ Tensors = dict[str, torch.Tensor]
 VIT_TYPES = ("clip_vision_model", "metaclip_2_vision_model")
 CLIP_TEXT_TYPES = ("clip_text_model", "metaclip_2_text_model")
 _EPS = 1e-5
-# timm's SigLIP trunks by width and patch size. Each name stands for one activation; heads and sides follow.
+# timm's SigLIP trunks by width and patch size. Each name stands for one activation, and for the sizes of `_SIZES`.
 _TRUNKS = {
     (768, 16, "gelu"): "vit_base_patch16_siglip_224",
     (768, 32, "gelu_pytorch_tanh"): "vit_base_patch32_siglip_256",
@@ -30,6 +30,8 @@ _TRUNKS = {
     (1152, 16, "gelu_pytorch_tanh"): "vit_so400m_patch16_siglip_256",
     (1536, 16, "gelu_pytorch_tanh"): "vit_giantopt_patch16_siglip_256",
 }
+# Layers, heads and inner width by the width. timm builds them by the name alone, and heads show in no tensor.
+_SIZES = {768: (12, 12, 3072), 1024: (24, 16, 4096), 1152: (27, 16, 4304), 1536: (40, 16, 6144)}
 
 
 def vit(image: ImageEncoder) -> tuple[dict[str, Any], Tensors]:
@@ -212,6 +214,13 @@ def _blocks(state: Mapping[str, torch.Tensor], target: str, layers: int) -> Tens
 
 def _trunk_name(config: Any) -> str:
     key = (config.hidden_size, config.patch_size, config.hidden_act)
+    sizes = (config.num_hidden_layers, config.num_attention_heads, config.intermediate_size)
+    if key in _TRUNKS and sizes != _SIZES[config.hidden_size]:
+        raise BabelclipError(
+            f"The picture tower is a SigLIP {key[0]} wide of {sizes[0]} layers, {sizes[1]} heads and {sizes[2]} inner "
+            f"dimensions; timm, by which open_clip builds it, has {_SIZES[config.hidden_size]} at that width. Export "
+            "to onnx, or name the trunk by timm_model_name=."
+        )
     if key not in _TRUNKS:
         known = "; ".join(f"{width} wide, patches of {patch}, {act}" for width, patch, act in _TRUNKS)
         raise BabelclipError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import babelclip
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
 from babelclip.models.export.openclip import export_openclip
+from babelclip.models.export.openclip_blocks import _trunk_name
 from babelclip.models.export.stored import ExportWarning
 from tests.golden.inputs import TEXTS
 from tests.models.export.parts import golden, image_differences, quietly, size, text_differences
@@ -104,6 +106,20 @@ def test_a_model_without_a_scale_or_with_another_padding_is_refused(tmp_path):
     clip.text.tokenizer.pad_id = 0
     with pytest.raises(BabelclipError, match=r"pads with id 0 .* says 1"):
         export_openclip(clip, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(("heads", "fits"), [(12, True), (8, False)])
+def test_a_siglip_of_other_sizes_than_timms_is_refused(heads, fits):
+    """Heads show in no tensor: timm would load the weights and compute other vectors."""
+    config = SimpleNamespace(
+        hidden_size=768, patch_size=16, hidden_act="gelu", num_hidden_layers=12, num_attention_heads=heads,
+        intermediate_size=3072,
+    )  # fmt: skip
+    if fits:
+        assert _trunk_name(config) == "vit_base_patch16_siglip_224"
+        return
+    with pytest.raises(BabelclipError, match=r"12 layers, 8 heads.*has \(12, 12, 3072\) .*timm_model_name"):
+        _trunk_name(config)
 
 
 def test_weights_are_whole_tensors(tmp_path):
