@@ -129,6 +129,7 @@ def export(
             f"{clip.name or 'This model'} was loaded in int8, and {to} starts from float weights. Load the model that "
             'it was made from with dtype="float32"; where the target has int8 of its own, ask for --dtype int8.'
         )
+    _refuse_rounded(clip, towers, dtype)
     write = getattr(import_module(f"{__name__}.{target.module}"), f"export_{target.module}")
     if to not in ("altclip", "diffusers"):
         return Path(write(clip, folder, dtype=dtype, towers=towers, **options))
@@ -192,6 +193,21 @@ def export_checked(
     notes = tuple(dict.fromkeys(str(warning.message) for warning in caught if _is_note(warning)))
     seconds = (between - started, time.monotonic() - between)
     return Exported(folder, to, dtype, size, seconds, tuple(compared), notes, kept)
+
+
+def _refuse_rounded(clip: Clip, towers: str, dtype: str) -> None:
+    """Raises BabelclipError for weights that loading has rounded: the files would be a worse model, in silence."""
+    import torch
+
+    for name, tower in (("text", clip.text), ("image", clip.image)):
+        if tower is None or towers not in ("both", name):
+            continue
+        held = next(tower.parameters()).dtype
+        if held != torch.float32 and held != getattr(torch, dtype):
+            raise BabelclipError(
+                f"{clip.name or 'This model'} was loaded in {str(held).removeprefix('torch.')}, and files are made "
+                'from the exact weights. Load it with dtype="float32"; the dtype of the export says how it is stored.'
+            )
 
 
 def _is_note(warning: warnings.WarningMessage) -> bool:

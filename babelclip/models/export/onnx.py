@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ from babelclip.models.clip import Clip
 from babelclip.models.export.graph import IMAGE_INPUTS, OUTPUTS, TEXT_INPUTS, image_graph, text_graph
 from babelclip.models.export.quantized import quantize
 from babelclip.models.export.readme import write_readme
+from babelclip.models.export.runtime import VERSION
 from babelclip.models.export.stored import chosen_towers
 from babelclip.models.image import ImageEncoder
 from babelclip.models.text import TextEncoder
 from babelclip.models.tokenization import TextTokenizer
 
 FORMAT = "babelclip-onnx"
-VERSION = 1
 DTYPES = ("float32", "float16", "int8")
 # A protobuf ends at 2 GiB; the graph itself needs a little of it.
 EXTERNAL_ABOVE = 2_000_000_000
@@ -62,11 +63,12 @@ def export_onnx(
     folder = Path(folder)
     with atomic_folder(folder) as temporary:
         written = []
-        for tower, graph in graphs(clip, dtype, towers).items():
+        for tower, graph in graphs(clip, dtype, towers):
             if dtype == "int8":
                 quantize(graph, "dynamic")
             written.append(tower)
             save_graph(graph, temporary / f"{tower}_encoder.onnx", clip, external_above=external_above)
+            del graph
         write_rest(temporary, clip, written, FORMAT, dtype, "onnx")
         write_readme(
             temporary,
@@ -86,26 +88,19 @@ def check_dtype(dtype: str, allowed: tuple[str, ...], target: str) -> None:
         raise BabelclipError(f"dtype={dtype!r} is not offered for {target}. {did_you_mean(dtype, allowed)}")
 
 
-class Graphs(dict[str, Any]):
-    """Towers to graphs, each made when it is asked for: two in memory at once may not fit."""
+def graphs(clip: Clip, dtype: str, towers: str) -> Iterator[tuple[str, Any]]:
+    """Yields "text" and "image" with its `onnx_ir` model, for the towers asked for.
 
-    def items(self) -> Any:
-        """Yields name and graph, one at a time."""
-        return ((name, make()) for name, make in super().items())
-
-
-def graphs(clip: Clip, dtype: str, towers: str) -> Graphs:
-    """Returns the graphs of the towers asked for: "text", "image" -> `onnx_ir` model."""
+    Each is made when it is asked for: two in memory at once may not fit, so the caller lets go of one before the next.
+    """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, "export")
     text, image = chosen_towers(clip, towers)
     traced = "float16" if dtype == "float16" else "float32"
-    made = Graphs()
     if text is not None:
-        made["text"] = lambda: text_graph(text, traced)
+        yield "text", text_graph(text, traced)
     if image is not None:
-        made["image"] = lambda: image_graph(image, traced)
-    return made
+        yield "image", image_graph(image, traced)
 
 
 def save_graph(graph: Any, path: Path, clip: Clip, *, external_above: int = EXTERNAL_ABOVE) -> None:

@@ -41,7 +41,7 @@ def export_openvino(clip: Clip, folder: Path | str, *, dtype: str = "float32", t
     with atomic_folder(folder) as temporary:
         written = []
         # Compression is OpenVINO's own work, so the graphs come in float32.
-        for tower, graph in graphs(clip, "float32", towers).items():
+        for tower, graph in graphs(clip, "float32", towers):
             if dtype == "int8":
                 quantize(graph, "weights")
             between = temporary / f"{tower}.onnx"

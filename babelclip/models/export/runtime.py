@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from babelclip.errors import BabelclipError, require
-from babelclip.files import read_json
+from babelclip.errors import BabelclipError, MissingExtraError, of_rust, require, shown
+from babelclip.files import read_object
 from babelclip.models.cleaning import cleaning_rule
 from babelclip.models.preprocess import Picture, Preprocess, open_picture
 
 # Named arrays in, `features` and `embeddings` out.
 Run = Callable[[dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
 _BATCH = 32
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,16 @@ class ExportedEncoders:
     tokenizer: Any
 
     def tokens(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Returns `input_ids` and `attention_mask` (N, T) int64 of cleaned, prefixed, padded texts."""
+        """Returns `input_ids` and `attention_mask` (N, T) int64 of cleaned, prefixed, padded texts.
+
+        Raises:
+            BabelclipError: an item is not a string; its position is named.
+        """
+        for position, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise BabelclipError(
+                    f"Text {position} is of type {type(text).__name__}; texts are strings. Give a list of strings."
+                )
         settings = self.config["text"]
         clean = cleaning_rule(settings["cleaning"])
         encodings = self.tokenizer.encode_batch([settings["prefix"] + clean(text) for text in texts])
@@ -55,7 +65,7 @@ class ExportedEncoders:
         """Returns text features (N, D) float32 in input order, rows L2-normalised unless `normalize=False`.
 
         Raises:
-            BabelclipError: the folder has no text tower.
+            BabelclipError: the folder has no text tower, or an item is not a string.
         """
         if self.text is None:
             raise BabelclipError("This folder has no text tower. Export the model again with towers='both' or 'text'.")
@@ -98,28 +108,50 @@ def open_exported(folder: Path | str, *, threads: int | None = None) -> Exported
         threads: processor threads of one call; None leaves it to the runtime.
 
     Raises:
-        BabelclipError: the folder is of another kind, or a file is missing.
+        BabelclipError: the folder is of another kind or a newer version, or a file is missing or damaged.
         MissingExtraError: the runtime is not installed.
     """
     folder = Path(folder)
-    config = read_json(folder / "config.json")
-    open_file = _OPENERS.get(config.get("format", "")) if isinstance(config, dict) else None
+    config = read_object(folder / "config.json")
+    open_file = _OPENERS.get(str(config.get("format")))
     if open_file is None:
         raise BabelclipError(
             f"{folder} is no exported ONNX or OpenVINO folder. Allowed formats: {', '.join(_OPENERS)}. "
             "Write one with `babelclip export MODEL --to onnx --out DIR`."
         )
-    towers = {
-        tower: open_file(folder / config[tower]["file"], config, threads)
-        for tower in ("text", "image")
-        if tower in config
-    }
-    tokenizer = None
-    if "text" in config:
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if config.get("format_version") != VERSION:
+        raise BabelclipError(
+            f"{folder} has format version {config.get('format_version')}; this babelclip reads version {VERSION}. "
+            "Install the babelclip that wrote it, or a newer one."
+        )
+    try:
+        towers = {
+            tower: open_file(folder / config[tower]["file"], config, threads)
+            for tower in ("text", "image")
+            if tower in config
+        }
+        tokenizer = _tokenizer(folder / "tokenizer.json") if "text" in config else None
+    except (BabelclipError, MissingExtraError):
+        raise
+    except Exception as error:  # each runtime has errors of its own, some of them bare
+        raise BabelclipError(
+            f"{folder} is not a whole export: a file is missing or damaged ({type(error).__name__}: {shown(error)}). "
+            "Copy it again from where it was written, or export the model again."
+        ) from error
     return ExportedEncoders(config, towers.get("text"), towers.get("image"), tokenizer)
+
+
+def _tokenizer(path: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except BaseException as error:  # the Rust side raises a bare Exception, or panics
+        if not of_rust(error):
+            raise
+        raise BabelclipError(
+            f"{path} is missing or no tokenizer.json ({shown(error)}). Copy it again from where it was written."
+        ) from error
 
 
 def _open_onnx(path: Path, config: dict[str, Any], threads: int | None) -> Run:

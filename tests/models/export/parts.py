@@ -18,8 +18,8 @@ REPAIRED = [number for number, text in enumerate(TEXTS) if "&amp;" in text]
 
 
 def golden(name: str) -> Clip:
-    """A golden checkpoint, on the CPU."""
-    return babelclip.load(GOLDEN / name, device="cpu")
+    """A golden checkpoint, on the CPU, with its exact weights."""
+    return babelclip.load(GOLDEN / name, dtype="float32", device="cpu")
 
 
 def quietly(export, clip: Clip, folder: Path, **options) -> Path:

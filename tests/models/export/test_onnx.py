@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from babelclip.errors import BabelclipError, MissingExtraError
 from babelclip.models.checkpoints import load
 from babelclip.models.clip import Clip
 from babelclip.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
-from babelclip.models.export import parity, runtime
+from babelclip.models.export import export, onnx, parity, runtime
 from babelclip.models.export.graph import ImageGraph
 from babelclip.models.export.onnx import export_onnx
 from babelclip.models.export.quantized import quantized
@@ -28,6 +30,7 @@ from babelclip.models.image import ImageEncoder
 from babelclip.models.preprocess import Preprocess
 from tests.conftest import make_image_encoder, make_text_encoder
 from tests.golden.inputs import TEXTS, pictures
+from tests.models.export.parts import quietly
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CLOSE = 1e-5
@@ -215,6 +218,69 @@ def test_a_folder_of_another_kind_and_an_absent_tower_are_named(tiny: Clip, expo
     only_text = replace(open_exported(exported), image=None)
     with pytest.raises(BabelclipError, match="no picture tower"):
         only_text.encode_image(pictures()[:1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "text_encoder.onnx").unlink(), "not a whole export.*text_encoder"),
+        (lambda folder: (folder / "image_encoder.onnx").write_bytes(b"\x08"), "not a whole export"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), r"tokenizer\.json is missing or no tokenizer"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer\.json is missing or no tokenizer"),
+        (lambda folder: rewrite(folder, lambda config: config["text"].pop("file")), "not a whole export.*'file'"),
+        (lambda folder: rewrite(folder, lambda config: config.update(format=[])), "no exported ONNX or OpenVINO"),
+        (lambda folder: rewrite(folder, lambda config: config.update(format_version=2)), "format version 2.*newer one"),
+    ],
+)
+def test_a_damaged_or_newer_export_is_one_error_with_its_folder(exported: Path, tmp_path: Path, change, message: str):
+    folder = Path(shutil.copytree(exported, tmp_path / "damaged"))
+    change(folder)
+    with pytest.raises(BabelclipError, match=f"damaged.*{message}"):
+        open_exported(folder)
+
+
+def rewrite(folder: Path, change) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_an_item_that_is_no_text_is_named_by_its_position(encoders: ExportedEncoders):
+    with pytest.raises(BabelclipError, match="Text 1 is of type int"):
+        encoders.encode_text(["a", 3])
+
+
+def test_the_graph_of_one_tower_is_gone_when_that_of_the_other_is_made(tiny: Clip, tmp_path: Path, monkeypatch):
+    class Graph:
+        pass
+
+    def text_graph(tower, dtype):
+        made = Graph()
+        first.append(weakref.ref(made))
+        return made
+
+    def image_graph(tower, dtype):
+        assert first[0]() is None
+        return Graph()
+
+    first: list[weakref.ref] = []
+    for name, value in (
+        ("text_graph", text_graph),
+        ("image_graph", image_graph),
+        ("save_graph", lambda *_, **__: None),
+    ):
+        monkeypatch.setattr(onnx, name, value)
+    export_onnx(tiny, tmp_path / "out")
+    assert len(first) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_that_loading_has_rounded_are_not_exported_as_exact_ones(tmp_path: Path, dtype: torch.dtype):
+    clip = small_clip()
+    clip.text.to(dtype)
+    with pytest.raises(BabelclipError, match=r"tiny was loaded in b?float16.*dtype=\"float32\""):
+        export(clip, tmp_path / "out", to="sentence-transformers")
+    quietly(export, clip, tmp_path / "image", to="sentence-transformers", towers="image")
 
 
 def test_an_absent_runtime_names_the_extra(exported: Path, monkeypatch: pytest.MonkeyPatch):
