@@ -22,7 +22,7 @@ from babelclip.models.tokenization import TextTokenizer
 
 MERGES_FILE = "bpe_simple_vocab_16e6.txt.gz"
 # The original's file goes on behind the merges that it uses.
-_MERGES = 48894
+MERGES = 48894
 _END = "</w>"
 _START_OF_TEXT, _END_OF_TEXT = "<start_of_text>", "<end_of_text>"
 _WORDS = r"<start_of_text>|<end_of_text>|'[sſ]|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -118,7 +118,7 @@ def _from_text(path: Path) -> Merges:
 def _from_gzip(path: Path) -> Merges:
     with gzip.open(path) as file:
         # Bounded: the original unpacks to 3.4 MB, and a few bytes of gzip can stand for gigabytes.
-        return _lines(file.read(16 << 20).decode("utf-8"))[:_MERGES]
+        return _lines(file.read(16 << 20).decode("utf-8"))[:MERGES]
 
 
 def _lines(text: str) -> Merges:

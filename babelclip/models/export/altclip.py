@@ -19,7 +19,9 @@ from babelclip.errors import BabelclipError
 from babelclip.files import atomic_folder, write_json
 from babelclip.models.checkpoints.altclip import IMAGE_KEYS, TEXT_KEYS
 from babelclip.models.clip import Clip
-from babelclip.models.export.hf_files import preprocessor_config, save_tokenizer, save_weights
+from babelclip.models.export.pictures import hf_processor
+from babelclip.models.export.stored import save_weights
+from babelclip.models.export.tokenizers import write_tokenizer
 from babelclip.models.head import LayerSpec
 from babelclip.models.image import ImageEncoder
 from babelclip.models.text import TextEncoder
@@ -57,8 +59,8 @@ def export_altclip(clip: Clip, folder: Path | str) -> Path:
     tensors = hub_tensors(clip)
     folder = Path(folder)
     with atomic_folder(folder) as temporary:
-        write_json(temporary / "preprocessor_config.json", preprocessor_config(image.preprocess))
-        save_tokenizer(text.tokenizer, temporary)
+        write_json(temporary / "preprocessor_config.json", _processor(image))
+        save_tokenizer(text, temporary)
         write_json(temporary / "config.json", _config(text, image))
         save_weights(tensors, temporary / "model.safetensors")
     return folder
@@ -75,6 +77,23 @@ def check_text_tower(text: TextEncoder) -> None:
             f"head {text.head_layers}": _is_altclip_head(text.head_layers, config.layer_norm_eps),
         },
     )
+
+
+def save_tokenizer(text: TextEncoder, folder: Path) -> None:
+    """Writes the tokenizer's files into an existing folder.
+
+    Raises:
+        BabelclipError: texts are cleaned or prefixed first, which the programs that read AltCLIP do not.
+    """
+    cleaning, prefix = text.tokenizer.cleaning, text.tokenizer.prefix
+    _refuse("text", {f"cleaning {cleaning!r}": cleaning == "none", f"prefix {prefix!r}": not prefix})
+    write_tokenizer(text.tokenizer, folder)
+
+
+def _processor(image: ImageEncoder) -> dict[str, Any]:
+    content, differences = hf_processor(image.preprocess)
+    _refuse("picture", {difference: False for difference in differences})
+    return content
 
 
 def _is_altclip_head(layers: list[LayerSpec], eps: float) -> bool:
@@ -104,7 +123,8 @@ def _refuse(tower: str, parts: dict[str, bool]) -> None:
     if wrong:
         raise BabelclipError(
             f"The {tower} tower has {', '.join(wrong)}; the AltCLIP layout holds XLM-R with token 0, a norm and two "
-            "linear layers, and a CLIP vision transformer with one. Save the model in babelclip's own format."
+            "linear layers, and a CLIP vision transformer with one, texts as they are and pictures as transformers "
+            "prepares them. Save the model in babelclip's own format."
         )
 
 

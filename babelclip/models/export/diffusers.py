@@ -18,8 +18,8 @@ import torch
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.files import atomic_folder, write_json
 from babelclip.models.checkpoints.altclip import TEXT_KEYS
-from babelclip.models.export.altclip import check_text_tower
-from babelclip.models.export.hf_files import save_tokenizer, save_weights
+from babelclip.models.export.altclip import check_text_tower, save_tokenizer
+from babelclip.models.export.stored import save_weights
 from babelclip.models.text import TextEncoder
 
 _RULES = ("altdiffusion", "altdiffusion-m9", "altdiffusion-m18")
@@ -57,7 +57,7 @@ def export_diffusers(text: TextEncoder, folder: Path | str, *, preset: str) -> P
     with atomic_folder(folder) as temporary:
         for name in ("text_encoder", "tokenizer"):
             (temporary / name).mkdir()
-        save_tokenizer(text.tokenizer, temporary / "tokenizer")
+        save_tokenizer(text, temporary / "tokenizer")
         write_json(temporary / "text_encoder" / "config.json", config)
         save_weights(tensors, temporary / "text_encoder" / "model.safetensors")
     return folder

@@ -20,20 +20,25 @@ import torch
 
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_folder, write_json
-from babelclip.models.checkpoints.text_body import published_backbones
+from babelclip.models.checkpoints.text_body import MODEL_TYPES, published_backbones
 from babelclip.models.clip import Clip
-from babelclip.models.export.hf_files import save_weights
 from babelclip.models.export.readme import write_readme
-from babelclip.models.export.stored import backbone_config, chosen_towers, model_type, stored, warn_of
+from babelclip.models.export.stored import (
+    backbone_config,
+    chosen_towers,
+    model_type,
+    save_weights,
+    stored,
+    warn_of,
+)
 from babelclip.models.export.tokenizers import write_tokenizer
 from babelclip.models.text import TextEncoder
 
-_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
 BACKBONE = "backbone"
-# Of the original class: it must be able to build the network, whatever becomes of the weights.
+# The original class builds its network by the config that `modelBase` names, so all that shapes it must be the same.
 _DECIDES = ("model_type", "vocab_size", "hidden_size", "dim", "num_hidden_layers", "n_layers", "intermediate_size",
             "hidden_dim", "num_attention_heads", "n_heads", "max_position_embeddings", "type_vocab_size",
-            "pad_token_id")  # fmt: skip
+            "pad_token_id", "hidden_act", "activation", "layer_norm_eps")  # fmt: skip
 
 
 def export_mclip(
@@ -100,7 +105,7 @@ def _check(text: TextEncoder) -> None:
     wrong = [
         part
         for part, fits in {
-            f"the backbone {kind}": kind in _TYPES,
+            f"the backbone {kind}": kind in MODEL_TYPES,
             f"the pooling {text.pooling!r}": text.pooling == "mean",
             f"the head {text.head_layers}": head in ([("linear", True)], [("linear", False)]),
         }.items()
@@ -108,8 +113,8 @@ def _check(text: TextEncoder) -> None:
     ]
     if wrong:
         raise BabelclipError(
-            f"This text tower has {', '.join(wrong)}; the M-CLIP layout holds {', '.join(_TYPES)} with the mean of the "
-            "tokens and one linear layer. Export to sentence-transformers, openclip or onnx."
+            f"This text tower has {', '.join(wrong)}; the M-CLIP layout holds {', '.join(MODEL_TYPES)} with the "
+            "mean of the tokens and one linear layer. Export to sentence-transformers, openclip or onnx."
         )
 
 

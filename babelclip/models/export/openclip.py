@@ -24,10 +24,16 @@ from babelclip.models.checkpoints.build import read_config
 from babelclip.models.checkpoints.openclip import CONFIG
 from babelclip.models.clip import Clip
 from babelclip.models.export import openclip_blocks as blocks
-from babelclip.models.export.hf_files import save_weights
 from babelclip.models.export.pictures import open_clip_preprocess
 from babelclip.models.export.readme import write_readme
-from babelclip.models.export.stored import backbone_config, chosen_towers, model_type, stored, warn_of
+from babelclip.models.export.stored import (
+    backbone_config,
+    chosen_towers,
+    model_type,
+    save_weights,
+    stored,
+    warn_of,
+)
 from babelclip.models.export.tokenizers import is_english_clip, write_tokenizer
 from babelclip.models.image import ImageEncoder
 from babelclip.models.text import TextEncoder

@@ -19,21 +19,28 @@ import torch
 
 from babelclip.errors import BabelclipError
 from babelclip.files import atomic_folder, write_json
+from babelclip.models.checkpoints.clip import WRONG_EOS
+from babelclip.models.checkpoints.text_body import BERT_TYPES, MODEL_TYPES
 from babelclip.models.clip import Clip
-from babelclip.models.export.hf_files import save_weights
 from babelclip.models.export.pictures import hf_processor
 from babelclip.models.export.readme import write_readme
-from babelclip.models.export.stored import backbone_config, chosen_towers, model_type, stored, warn_of
+from babelclip.models.export.stored import (
+    backbone_config,
+    chosen_towers,
+    model_type,
+    save_weights,
+    stored,
+    warn_of,
+)
 from babelclip.models.export.tokenizers import write_tokenizer
 from babelclip.models.head import LayerSpec
 from babelclip.models.image import ImageEncoder
 from babelclip.models.text import TextEncoder
 from babelclip.models.tokenization import TextTokenizer
 
-_BERT_TYPES = ("bert", "roberta", "xlm-roberta", "camembert")
 # What transformers' AutoModel lists, and under which name.
 _TEXT_TYPES = {
-    **{name: name for name in (*_BERT_TYPES, "distilbert", "clip_text_model")},
+    **{name: name for name in (*MODEL_TYPES, "clip_text_model")},
     "metaclip_2_text_model": "clip_text_model",
 }
 _IMAGE_TYPES = {
@@ -53,8 +60,6 @@ _ACTIVATIONS = {
     "gelu": "torch.nn.modules.activation.GELU",
 }
 _IDENTITY = "torch.nn.modules.linear.Identity"
-# transformers pools CLIP at the largest id where the config says 2, as the first published configs did wrongly.
-_WRONG_EOS = 2
 _PROMPT = "default"
 _CLASSES = {
     "Router": "sentence_transformers.base.modules.router.Router",
@@ -135,7 +140,7 @@ def _text_modules(text: TextEncoder, notes: list[str]) -> list[_Module]:
     tensors = dict(text.backbone.state_dict())
     transformer = _Module("Transformer", {"config.json": config}, tensors, text.tokenizer)
     pooled = _pooled_by_transformer(text, config, notes)
-    if kind in _BERT_TYPES and text.pooling != "pooler":
+    if kind in BERT_TYPES and text.pooling != "pooler":
         # The class builds a pooler that nothing reads; zeros keep its loader from drawing random numbers.
         width = text.width
         tensors |= {"pooler.dense.weight": torch.zeros(width, width), "pooler.dense.bias": torch.zeros(width)}
@@ -155,7 +160,7 @@ def _pooled_by_transformer(text: TextEncoder, config: dict[str, Any], notes: lis
     eos = text.tokenizer.eos_id
     if text.pooling != "eos" or eos is None:
         return False
-    if config["model_type"] == "clip_text_model" and eos != _WRONG_EOS:
+    if config["model_type"] == "clip_text_model" and eos != WRONG_EOS:
         config["eos_token_id"] = eos
         return True
     notes.append(
@@ -254,7 +259,7 @@ def _write_row(folder: Path, modules: list[_Module], dtype: str, notes: list[str
     # leave the weights random, in silence; the names of today stop them.
     first = modules[0].files
     old = first["sentence_bert_config.json"].keys() == {"max_seq_length"}
-    old = old and first["config.json"]["model_type"] in (*_BERT_TYPES, "distilbert")
+    old = old and first["config.json"]["model_type"] in MODEL_TYPES
     listed = []
     for number, module in enumerate(modules):
         place = f"{number}_{module.kind}" if number else ""

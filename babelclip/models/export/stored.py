@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from babelclip.errors import BabelclipError, did_you_mean
@@ -68,6 +70,14 @@ def stored(tensors: Mapping[str, torch.Tensor], dtype: str) -> dict[str, torch.T
             f"{', '.join(too_large[:3])} hold numbers above 65504, the largest of float16. Export with dtype='float32'."
         )
     return converted
+
+
+def save_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes tensors as safetensors, marked as PyTorch's, which transformers asks for."""
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(content, path, metadata={"format": "pt"})
+    # safetensors creates files that only their owner may read; a model folder is made to be shared.
+    path.chmod(0o644)
 
 
 def backbone_config(backbone: nn.Module) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tokenizers import Regex, Tokenizer, normalizers, processors
 from babelclip import languages
 from babelclip.errors import BabelclipError
 from babelclip.files import write_json
+from babelclip.models.checkpoints.openclip_bpe import MERGES
 from babelclip.models.cleaning import CLEANINGS, cleaning_rule
 from babelclip.models.tokenization import TextTokenizer
 
@@ -43,7 +44,6 @@ _ROLES = {
     "mask_token": ("<mask>", "[MASK]"),
     "pad_token": ("<pad>", "[PAD]"),
 }
-_CLIP_MERGES = 48894
 _LOOKS_SPECIAL = re.compile(r"<[^>]+>|\[[^\]]+\]")
 
 
@@ -166,7 +166,7 @@ def _special_tokens(built: Tokenizer, tokenizer: TextTokenizer) -> dict[str, str
 
 def _language_first(built: Tokenizer, code: str) -> Any:
     """Returns the post-processor that puts the language's own token first, for every text."""
-    token = str(languages.flores(code))
+    token = languages.nllb_token(str(languages.flores(code)))
     ends = [(name, built.token_to_id(name)) for name in (token, "</s>")]
     return processors.TemplateProcessing(single=f"{token} $A </s>", special_tokens=ends)
 
@@ -178,6 +178,6 @@ def is_english_clip(tokenizer: TextTokenizer) -> bool:
     first = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges[:3]]
     return (
         model.get("end_of_word_suffix") == "</w>"
-        and len(merges) == _CLIP_MERGES
+        and len(merges) == MERGES
         and first == [("i", "n"), ("t", "h"), ("a", "n")]
     )

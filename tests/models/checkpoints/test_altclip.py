@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -358,6 +359,14 @@ def test_what_the_layout_cannot_hold_is_refused(tiny_clip, tmp_path):
         export_altclip(tiny_clip, tmp_path / "out")
     with pytest.raises(BabelclipError, match="both"):
         export_altclip(altclip.load(HUB, "text"), tmp_path / "out")
+    clip = altclip.load(HUB, "both")
+    clip.text.tokenizer.prefix = "query: "
+    with pytest.raises(BabelclipError, match="text tower has prefix 'query: '"):
+        export_altclip(clip, tmp_path / "out")
+    clip = altclip.load(HUB, "both")
+    clip.image.preprocess = replace(clip.image.preprocess, crop_offset="round")
+    with pytest.raises(BabelclipError, match="half a pixel at the cut"):
+        export_altclip(clip, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -175,7 +175,7 @@ def test_lines_behind_the_merges_in_use_are_left_out(tmp_path, monkeypatch):
     lines = gzip.decompress((GOLDEN / "openclip_resnet" / MERGES_FILE).read_bytes())
     count = len(lines.split(b"\n")) - 1
     (tmp_path / MERGES_FILE).write_bytes(gzip.compress(lines + b"\nq q\nz z\n"))
-    monkeypatch.setattr("babelclip.models.checkpoints.openclip_bpe._MERGES", count)
+    monkeypatch.setattr("babelclip.models.checkpoints.openclip_bpe.MERGES", count)
     assert read_english(tmp_path, max_length=8, cleaning="lower", vocab_size=512 + count + 2).vocabulary_size > 512
 
 

@@ -44,7 +44,8 @@ def test_all_sizes_stand_in_the_config_so_that_no_other_is_needed(tmp_path):
 def test_a_published_backbone_is_named_by_its_hub_name():
     large = {"model_type": "xlm-roberta", **published_backbones()["xlm-roberta-large"]}
     assert _published(large) == "xlm-roberta-large"
-    assert _published({**large, "vocab_size": 50000}) is None
+    for other in ({"vocab_size": 50000}, {"hidden_act": "relu"}, {"layer_norm_eps": 1e-12}):
+        assert _published({**large, **other}) is None
 
 
 def test_another_base_may_be_named(tmp_path):

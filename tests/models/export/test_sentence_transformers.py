@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tokenizers import normalizers
+from tokenizers import Tokenizer, models, normalizers
 
 import babelclip
 from babelclip.errors import BabelclipError
@@ -15,9 +15,10 @@ from babelclip.models.cleaning import CLEANINGS
 from babelclip.models.clip import Clip
 from babelclip.models.export.sentence_transformers import export_sentence_transformers
 from babelclip.models.export.stored import ExportWarning
-from babelclip.models.export.tokenizers import cleaning_steps
+from babelclip.models.export.tokenizers import cleaning_steps, write_tokenizer
 from babelclip.models.head import build_head
 from babelclip.models.text import TextEncoder
+from babelclip.models.tokenization import TextTokenizer
 from tests.conftest import make_image_encoder, make_text_encoder
 from tests.golden.inputs import TEXTS
 from tests.models.export.parts import REPAIRED, golden, image_differences, quietly, size, text_differences
@@ -184,3 +185,12 @@ def test_the_readme_says_whose_work_it_is(tmp_path):
     text = (export_sentence_transformers(clip, tmp_path / "st") / "README.md").read_text()
     for fact in (clip.name, clip.space, "weights by A, CC-BY 4.0", 'SentenceTransformer("st")'):
         assert fact in text
+
+
+def test_the_language_that_nllb_names_otherwise_than_flores_stands_first(tmp_path):
+    words = {token: number for number, token in enumerate(("<s>", "<pad>", "</s>", "<unk>", "sat_Beng", "a"))}
+    tokenizer = TextTokenizer(
+        Tokenizer(models.WordLevel(words, unk_token="<unk>")), max_length=8, pad_id=1, language="sat"
+    )
+    write_tokenizer(tokenizer, tmp_path)
+    assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("a").tokens == ["sat_Beng", "a", "</s>"]
