@@ -209,12 +209,17 @@ class MemoryCollection:
         None where `values` and `vectors` cannot give the rows' content: many rows, or columns that are not here.
         """
         names = check_columns(list(columns), self.columns)
-        if self._rows > _LISTED or self._finder.kind != "none" or not self._holds(names, where):
+        if not self._listed or not self._holds(names, where):
             return None
         found = self._best(unit_rows(vector, self.fingerprint.dim, "query"), exact_search.checked_k(k), where)
         if found is None:
             return None
         return found[0][0], found[1][0]
+
+    @property
+    def _listed(self) -> bool:
+        """Whether `nearest` answers: rows are few, and all of them are compared."""
+        return self._rows <= _LISTED and self._finder.kind == "none"
 
     def values(self, column: str) -> list[Any]:
         """Returns a column as a list (N), made when it is first asked for."""
@@ -230,10 +235,14 @@ class MemoryCollection:
     def note_twins(self, columns: Sequence[str], least: float) -> None:
         """Notes for `twins` which rows have near duplicates: N x N cosines once, which no search need compare again.
 
+        Does nothing where `nearest` does not answer, since nobody asks then.
+
         Args:
             columns: rows with equal values in one of them are near duplicates; those that are not here are left out.
             least: cosine of vectors that are.
         """
+        if not self._listed:
+            return
         twins = have_neighbours(self.vectors(np.arange(self._rows)), least)
         for name in self._names.intersection(columns):
             values = self.values(name)

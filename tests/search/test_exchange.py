@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,6 +50,44 @@ def test_a_folder_of_clip_retrieval_becomes_a_collection(tmp_path):
     assert np.abs(there["score"].to_numpy() - here["score"].to_numpy()).max() < 2e-6
     again = import_vectors(folder, url, space="openai/ViT-B-32", root="/data/pictures")
     assert again.count() == len(ROWS)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_an_index_without_its_vectors_is_imported_and_goes_on_where_it_stopped(tmp_path, monkeypatch, ending):
+    faiss = pytest.importorskip("faiss")
+    monkeypatch.setattr("babelclip.search.exchange.importing._ROWS_AT_ONCE", 50)
+    folder = folder_of_pictures(tmp_path, parts=2)
+    shutil.rmtree(folder / "img_emb")
+    index = faiss.IndexFlatIP(DIM)
+    index.add(VECTORS)
+    faiss.write_index(index, str(folder / "image.index"))
+    if ending == "arrow":
+        for file in (folder / "metadata").iterdir():
+            table = pq.read_table(file)
+            with pa.ipc.new_file(str(file.with_suffix(".arrow")), table.schema) as writer:
+                writer.write_table(table)
+            file.unlink()
+    url = tmp_path / "x.lance"
+    from babelclip.search.lance import LanceCollection
+
+    upserts, upsert = [], LanceCollection.upsert
+
+    def stopping(self, rows):
+        if len(upserts) == 1:
+            upserts.append(0)
+            raise KeyboardInterrupt
+        upserts.append(len(rows))
+        upsert(self, rows)
+
+    monkeypatch.setattr(LanceCollection, "upsert", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        import_vectors(folder, url, space="s")
+    collection = import_vectors(folder, url, space="s")
+    assert upserts == [50, 0, 50, 20]
+    found = collection.get([str(row) for row in range(len(ROWS))], columns=["caption", "path"], with_vectors=True)
+    assert found["caption"].to_pylist() == ROWS["caption"].to_pylist()
+    assert found["path"][7].as_py() == "/data/pictures/7.jpg"
+    assert np.abs(np.array(found["vector"].to_pylist()) - VECTORS).max() < 1e-6
 
 
 def test_an_import_that_was_stopped_goes_on_behind_its_last_block(tmp_path, monkeypatch):

@@ -1,8 +1,7 @@
 """Figures of the service for Prometheus, and the same as a table for people.
 
-Stages: queue_wait, encode_text, encode_image, decode, language, search, rows, thumbnail, request. Each service has a
-registry of its own. With several processes, prometheus_client joins them through PROMETHEUS_MULTIPROC_DIR.
-Entry point: `Metrics`.
+Stages are those of `_DESCRIPTIONS`. Each service has a registry of its own. With several processes, prometheus_client
+joins them through PROMETHEUS_MULTIPROC_DIR. Entry point: `Metrics`.
 """
 
 from __future__ import annotations
@@ -18,10 +17,13 @@ _DESCRIPTIONS = {
     "encode_text": "text encoder, a batch",
     "encode_image": "picture encoder",
     "decode": "decoding and preparing a picture that was sent",
+    "fetch": "fetching a picture from the web",
+    "spread": "how unrelated queries score",
     "language": "telling the language of a query, beside the encoder",
     "search": "search in the collection",
     "rows": "reading captions, metadata and addresses of results",
     "thumbnail": "reading a thumbnail or making a picture",
+    "write": "changing a collection",
     "request": "a whole request",
 }
 

@@ -65,7 +65,7 @@ class Settings:
 
     Attributes:
         collections: name -> address of a collection, as `open_collection` takes it.
-        models: space -> model that encodes queries of that space (first of them the default).
+        models: that encode queries; a collection is asked by the first of its space.
         host: address to listen on.
         port: to listen on; 0 takes a free one.
         token_file: keys, hashed (see `tokens.py`); "" for none.

@@ -1,6 +1,6 @@
 // The search page: what is asked for (`state`), and what happens when it changes. Everything else is one module a part.
 import * as address from './address.js';
-import { Busy, NeedsToken, api, setToken } from './api.js';
+import { Busy, NeedsToken, Refused, api, setToken } from './api.js';
 import { drawFilters, toTree } from './filters.js';
 import { makeGrid } from './grid.js';
 import { listenForPictures } from './pictures.js';
@@ -105,9 +105,11 @@ async function more() {
     cursor = answer.cursor;
     grid.append(answer.hits);
     grid.finish(cursor === null);
+    show(null); // what may have gone wrong on the way here
     say();
   } catch (error) {
-    if (error.name !== 'AbortError') trouble(error, search, { keep: true });
+    // A cursor that is refused will be again, as the collection has changed since; anything else goes on where it stopped.
+    if (error.name !== 'AbortError') trouble(error, error instanceof Refused ? search : more, { keep: true });
   } finally {
     loadingMore = false;
   }

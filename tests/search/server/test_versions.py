@@ -66,6 +66,16 @@ def test_a_collection_that_is_too_large_is_not_copied(tmp_path):
     assert copied(collection, most_rows=ROWS, most_bytes=1 << 30).count() == ROWS
 
 
+def test_twins_are_noted_only_where_they_are_asked_for(tmp_path, monkeypatch):
+    copy = in_memory(make_collection("lance", tmp_path))
+    monkeypatch.setattr("babelclip.search.memory._LISTED", ROWS - 1)
+    copy.note_twins(("group",), 0.94)
+    assert copy.twins(np.arange(ROWS)) is None
+    monkeypatch.setattr("babelclip.search.memory._LISTED", ROWS)
+    copy.note_twins(("group",), 0.94)
+    assert copy.twins(np.arange(ROWS)) is not None
+
+
 def wait(condition):
     until = time.monotonic() + 10
     while not condition():

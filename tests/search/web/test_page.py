@@ -410,6 +410,30 @@ def test_what_the_page_says_follows_the_collection_that_is_chosen(browser, tmp_p
         context.close()
 
 
+def test_scrolling_goes_on_where_a_busy_service_stopped_it(open_page):
+    page = open_page(faults_expected=True)
+    begun, refused = [], []
+
+    def busy_once(route):
+        if '"cursor":null' in route.request.post_data:
+            begun.append(1)
+            return route.continue_()
+        if refused:
+            return route.continue_()
+        refused.append(1)
+        return route.fulfill(status=503, headers={"Retry-After": "1"}, body="{}")
+
+    page.route("**/search", busy_once)
+    search_for(page, "red")
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_selector("#message:not([hidden])")
+    assert refused
+    page.wait_for_function("() => document.querySelectorAll('.card').length > 40")
+    assert len(captions(page)) > 40
+    assert page.is_hidden("#message")
+    assert len(begun) == 1  # it is not asked from the start again
+
+
 def test_every_control_has_a_name_and_every_text_contrast(open_page):
     page = open_page("?q=red")
     page.locator(".card").first.click()
