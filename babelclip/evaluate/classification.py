@@ -9,7 +9,8 @@ Entry points: `single_label`, `multi_label`, and their parts. Legend: N pictures
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +33,19 @@ _SAMPLES_OF_PRECISION = 200
 
 @dataclass(frozen=True)
 class Figures:
-    """Metrics by name, their intervals [low, high] by the same names, and what a reader has to know."""
+    """What classes reached.
+
+    Attributes:
+        metrics: by name.
+        intervals: [low, high] by the same names.
+        notes: what a reader has to know.
+        hits: `acc1` and `acc5` of each picture (N,), see `class_hits`; empty where pictures have several classes.
+    """
 
     metrics: dict[str, float]
     intervals: dict[str, list[float]]
     notes: tuple[str, ...] = ()
+    hits: Mapping[str, FloatArray] = dataclasses.field(default_factory=dict)
 
 
 def single_label(
@@ -65,7 +74,7 @@ def single_label(
     intervals["mean_per_class_recall"] = _mean_per_class_interval(hits["acc1"], truth, seed)
     present = len(np.unique(truth))
     notes = [f"{n_classes - present} of {n_classes} classes have no picture"] if present < n_classes else []
-    return Figures(metrics, intervals, tuple(notes))
+    return Figures(metrics, intervals, tuple(notes), hits)
 
 
 def class_hits(

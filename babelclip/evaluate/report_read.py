@@ -150,9 +150,8 @@ def _of_clip_benchmark(path: Path, entry: Mapping[str, Any]) -> list[Row]:
         by_direction.setdefault(_RETRIEVED.get(mark, ""), {})[renamed] = value
     key = dataset_key(dataset)
     task = str(entry.get("task") or "zeroshot_classification")
-    protocol = {"zeroshot_retrieval": retrieval_protocol("first" if key in _FIRST_CAPTION else "all")}.get(
-        task, "prompts"
-    )
+    retrieval = retrieval_protocol("first" if key in _FIRST_CAPTION else "all")
+    protocol = {"zeroshot_retrieval": retrieval, "zeroshot_classification": "prompts"}.get(task, "")
     notes = ["clip_benchmark runs in bfloat16 unless --no_amp was given; it does not state how this was run"]
     if flagai:
         notes = ["FlagAI's file does not name its model; the folder's name stands here"]

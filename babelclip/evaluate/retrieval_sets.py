@@ -237,4 +237,6 @@ def _corpus(benchmark: RetrievalSet, code: str, positions: IntArray, row_of: dic
 def _groups(benchmark: RetrievalSet, positions: IntArray) -> IntArray:
     if benchmark.groups is None:
         return np.arange(len(positions))
-    return np.unique([benchmark.groups[position] for position in positions], return_inverse=True)[1].astype(np.int64)
+    numbers: dict[str, int] = {}
+    of_pictures = [benchmark.groups[position] for position in positions]
+    return np.array([numbers.setdefault(group, len(numbers)) for group in of_pictures], dtype=np.int64)

@@ -105,7 +105,8 @@ def _direction(
 ) -> dict[str, Any]:
     start = time.perf_counter()
     # Texts that are equal in the language of the answers are the same answer.
-    own = np.unique(np.asarray(benchmark.texts[target], dtype=object).astype(str), return_inverse=True)[1]
+    numbers: dict[str, int] = {}
+    own = [numbers.setdefault(text, len(numbers)) for text in benchmark.texts[target]]
     scores = score_queries(vectors[source], vectors[target], same_group(own, own), ks)
     low, high = bootstrap_interval(scores.hits, seed=facts.seed)
     covered = [declares(model, code) for code in (source, target)]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from babelclip import languages as language_codes
 from babelclip.errors import BabelclipError
-from babelclip.evaluate.classification import Figures, class_hits, multi_label, partial_classes, single_label
+from babelclip.evaluate.classification import Figures, multi_label, partial_classes, single_label
 from babelclip.evaluate.hits import pack_hits
 from babelclip.evaluate.prompts import NAME_ALONE, Encode, Templates, class_vectors, template_count
 from babelclip.evaluate.result import RunFacts, build_result
@@ -95,7 +95,7 @@ def evaluate_zeroshot(
         templates = benchmark.templates.get(code, NAME_ALONE)
         vectors = class_vectors(encoder_in(model, code), benchmark.classnames[code], templates)
         figures = _figures(features[rows], vectors, truth, facts.seed)
-        extra = {} if benchmark.multi_label else {"per_query": _hits(features[rows], vectors, truth, ids[rows])}
+        extra = {"per_query": pack_hits(figures.hits, queries=ids[rows].tolist())} if figures.hits else {}
         covered = declares(model, code)
         results.append(
             build_result(
@@ -159,11 +159,6 @@ def _pictures_of(
 def _figures(features: FloatArray, vectors: FloatArray, truth: npt.NDArray[Any], seed: int) -> Figures:
     measure = multi_label if truth.ndim == 2 else single_label
     return measure(features, vectors, truth, seed=seed)
-
-
-def _hits(features: FloatArray, vectors: FloatArray, truth: npt.NDArray[Any], ids: npt.NDArray[Any]) -> dict[str, Any]:
-    hits, _ = class_hits(features, vectors, truth)
-    return pack_hits(hits, queries=[str(one) for one in ids])
 
 
 def _with_prompts(facts: RunFacts, templates: Templates) -> RunFacts:

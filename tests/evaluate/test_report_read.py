@@ -73,6 +73,9 @@ def test_a_nan_of_clip_benchmark_is_no_figure(tmp_path):
     record = {**OF_CLIP_BENCHMARK, "dataset": "pcam", "task": "zeroshot_classification"}
     [row] = read_file(saved(tmp_path / "cb.json", {**record, "metrics": {"acc1": 0.5, "acc5": float("nan")}}))
     assert row.metrics == {"acc1": 0.5}
+    assert row.conditions.protocol == "prompts"
+    probe = {**record, "task": "linear_probe", "metrics": {"lp_acc1": 0.5}}
+    assert read_file(saved(tmp_path / "lp.json", probe))[0].conditions.protocol == ""
 
 
 @pytest.mark.parametrize("form", [json.dumps, repr])

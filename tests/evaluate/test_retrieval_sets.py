@@ -82,6 +82,18 @@ def test_a_text_of_several_pictures_is_one_query_that_each_of_them_answers():
     assert "1 captions lost their picture and were left out" in lost[0]["notes"]
 
 
+def test_pictures_of_one_group_answer_alike():
+    grouped = animals(groups=("animal", "animal", "other"))
+    # The captions of a find b and the other way round.
+    turned = FEATURES[[1, 0, 2]]
+    results = by_key(evaluate_retrieval_set(Dictionary(), grouped, turned, facts=FACTS, ks=(1,)))
+    assert results["en", "t2i"]["metrics"]["R@1"] == results["en", "i2t"]["metrics"]["R@1"] == 1
+    assert results["en", "t2i"]["metrics"]["recall@1"] == pytest.approx((0.5 + 0.5 + 1) / 3)
+    assert results["en", "t2i"]["relevance"] == "group"
+    alone = by_key(evaluate_retrieval_set(Dictionary(), animals(), turned, facts=FACTS, ks=(1,)))
+    assert alone["en", "t2i"]["metrics"]["R@1"] == pytest.approx(1 / 3)
+
+
 def test_equal_captions_count_for_both_pictures_under_a_name_of_their_own():
     twice = animals(("Dog", " dog", "cat"), "en en en", "a b c")
     results = by_key(evaluate_retrieval_set(Dictionary(), twice, FEATURES[[0, 1, 1]], facts=FACTS, ks=(1,)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ import babelclip
 from babelclip.data.captions import Captions, write_captions
 from babelclip.errors import BabelclipError
 from babelclip.evaluate import features, run, tasks
+from babelclip.evaluate.benchmarks import open_benchmark
 from babelclip.evaluate.report import read_results
 from babelclip.evaluate.result import check_result
 from babelclip.evaluate.run import Plan
@@ -167,6 +169,43 @@ def test_a_benchmark_whose_pictures_are_broken_does_not_stop_the_others(home, tm
     assert outcome.failures[0].startswith("broken: None of the 1 pictures can be read")
     with pytest.raises(BabelclipError, match="does not decode"):
         run.run(dataclasses.replace(plan, strict=True))
+
+
+def test_a_model_whose_pictures_do_not_fit_takes_no_other_with_it(home, monkeypatch):
+    original = features.encode_pictures
+
+    def small(clips, *given, **named):
+        if any(clip.name == "two" for clip in clips):
+            raise RuntimeError("out of memory")
+        return original(clips, *given, **named)
+
+    monkeypatch.setattr(features, "encode_pictures", small)
+    outcome = run.run(plan_of(home))
+    assert {result["model"] for result in outcome.results} == {"one"}
+    assert outcome.failures == ["two on mine: out of memory"]
+
+
+def test_two_models_of_one_name_are_told_apart_by_where_they_lie(home, tmp_path):
+    (tmp_path / "one").symlink_to(home / "one")
+    plan = plan_of(home, f"stsb={home}")
+    outcome = run.run(dataclasses.replace(plan, models=[str(home / "one"), str(tmp_path / "one")]))
+    assert [result["model"] for result in outcome.results] == ["one", f"one ({tmp_path / 'one'})"]
+
+
+def test_a_language_that_a_model_cannot_read_costs_that_language_alone(home, monkeypatch):
+    def refusing(_clip, code):
+        def encode(_texts):
+            if code == "sv":
+                raise BabelclipError("no token for sv")
+
+        return encode
+
+    monkeypatch.setattr(tasks, "encoder_in", refusing)
+    told = SimpleNamespace(text=SimpleNamespace(tokenizer=SimpleNamespace(language="en")))
+    mine = open_benchmark(f"captions={home}/captions.jsonl")
+    assert tasks.readable_languages(told, mine, None) == (["en"], ["sv: no token for sv"])
+    with pytest.raises(BabelclipError, match="it can read none of the languages: sv: no token for sv"):
+        tasks.readable_languages(told, mine, ["sv"])
 
 
 def test_a_text_tower_is_measured_on_texts_and_fails_on_pictures(home, tmp_path):
