@@ -51,11 +51,21 @@ def read_webdataset(request: Request) -> RetrievalSet | ClassificationSet:
         raise request.missing("folder")
     split = request.choose_split(folder.name for folder in sorted(request.root.iterdir()) if _has_shards(folder))
     skips = Skips(request.strict)
-    samples = [one for shard in _shards(request, split) for one in _samples(shard, skips)]
+    samples = _told_apart([one for shard in _shards(request, split) for one in _samples(shard, skips)])
     kind = _kind(request, samples)
     if kind == "retrieval":
         return _retrieval(request, split, samples, skips)
     return _classification(request, split, samples, skips, kind == "multilabel")
+
+
+def _told_apart(samples: list[_Sample]) -> list[_Sample]:
+    """Returns the samples with distinct keys: some writers begin to count anew in each shard."""
+    seen = set()
+    for one in samples:
+        while one.key in seen:
+            one.key = f"{PurePosixPath(one.picture.partition('.tar::')[0]).name}/{one.key}"
+        seen.add(one.key)
+    return samples
 
 
 def _retrieval(request: Request, split: str, samples: list[_Sample], skips: Skips) -> RetrievalSet:

@@ -7,6 +7,7 @@ import pytest
 
 from babelclip.errors import BabelclipError
 from babelclip.evaluate.benchmarks import open_benchmark
+from tests.data.layouts import write_tar
 from tests.evaluate.benchmarks.layouts import (
     COCO,
     FLICKR,
@@ -17,6 +18,7 @@ from tests.evaluate.benchmarks.layouts import (
     lines,
     made,
     multi30k,
+    picture_bytes,
     pictures,
     sts17,
     write_json,
@@ -82,6 +84,16 @@ def test_ids_and_addresses_that_are_none_cost_their_rows_and_nothing_else(tmp_pa
     assert rows(open_benchmark(f"mscoco={tmp_path}")) == [("a.jpg", "a dog")]
     jsonl(tmp_path / "test_sv.jsonl", {"image_url": "http://[x/y.jpg", "image_idx": 1, "caption": "hej"})
     assert rows(open_benchmark(f"wit={tmp_path}")) == [("1", "hej")]
+
+
+def test_shards_that_count_anew_hold_pictures_of_their_own(tmp_path):
+    (tmp_path / "test").mkdir()
+    for shard, (colour, text) in enumerate((("red", b"a dog"), ("blue", b"a cat"))):
+        members = [("000.png", picture_bytes(colour, "PNG")), ("000.txt", text)]
+        write_tar(tmp_path / f"test/{shard}.tar", members)
+    found = open_benchmark(f"wds={tmp_path}")
+    assert rows(found) == [("000", "a dog"), ("1/000", "a cat")]
+    assert [found.pictures.open(place).getpixel((0, 0)) for place in (0, 1)] == [(255, 0, 0), (0, 0, 255)]
 
 
 @pytest.mark.parametrize("split", ["/x", "../x", "*", "t[e]st"])
