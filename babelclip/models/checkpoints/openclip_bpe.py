@@ -10,7 +10,6 @@ entities such as `&eacute;` are resolved, where the original does so before.
 from __future__ import annotations
 
 import gzip
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,9 +91,9 @@ def _merges(folder: Path) -> tuple[Path, Merges]:
             try:
                 merges = reader(path)
                 build_english(merges)
-            except (OSError, EOFError, zlib.error, UnicodeError, KeyError, TypeError, ValueError) as error:
-                raise _foreign(path, error) from error
-            except Exception as error:  # the Rust side raises a bare Exception for merges of unknown tokens
+            except BabelclipError:
+                raise
+            except Exception as error:  # the Rust side raises a bare one for merges of unknown tokens
                 raise _foreign(path, error) from error
             return path, merges
     raise BabelclipError(
@@ -132,8 +131,6 @@ def _pair(parts: Sequence[str]) -> tuple[str, str]:
 
 
 def _foreign(path: Path, error: Exception) -> BabelclipError:
-    if isinstance(error, BabelclipError):
-        return error
     return BabelclipError(
         f"{path} does not hold the merges of CLIP's English tokenizer ({type(error).__name__}: {error}). "
         f"Copy it again from the model's origin, or put {MERGES_FILE} there in its place."

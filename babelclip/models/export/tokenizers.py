@@ -18,7 +18,7 @@ from babelclip import languages
 from babelclip.errors import BabelclipError
 from babelclip.files import write_json
 from babelclip.models.checkpoints.openclip_bpe import MERGES
-from babelclip.models.cleaning import CLEANINGS, cleaning_rule
+from babelclip.models.cleaning import cleaning_rule
 from babelclip.models.tokenization import TextTokenizer
 
 # What `str.split` and `str.strip` take for white space; the pattern language of the normalizers lacks four of them.
@@ -99,14 +99,14 @@ def cleaning_steps(rule: str, prefix: str = "") -> tuple[list[Any], list[str]]:
         rule: name of a cleaning rule.
         prefix: what stands before the text when the normalizers see it; they leave it as it is.
 
-    Raises:
-        BabelclipError: the rule has no form as normalizers.
     """
     start, kept = (
         (rf"(?<=\A|\A{re.escape(prefix)})", rf"(?<!\A{re.escape(prefix.rstrip())})") if prefix else (r"\A", "")
     )
     lower = [normalizers.Replace(Regex(r"(?<=\p{L})Σ(?!\p{L})"), "ς"), normalizers.Lowercase()]
     ends = [normalizers.Replace(Regex(rf"{start}{_SPACE}+"), ""), normalizers.Replace(Regex(rf"{kept}{_SPACE}+\z"), "")]
+    if rule == "plain_phrase":
+        return _phrase(start, ends), [_PHRASE]
     trim = [normalizers.Replace(Regex(rf"{_SPACE}+"), " "), *ends]
     no_punctuation = normalizers.Replace(Regex("[" + re.escape(string.punctuation) + "]"), "")
     known: dict[str, tuple[list[Any], list[str]]] = {
@@ -116,13 +116,7 @@ def cleaning_steps(rule: str, prefix: str = "") -> tuple[list[Any], list[str]]:
         "lower": ([*lower, *trim], [_FTFY + _FTFY_CURE]),
         "siglip": ([*lower, no_punctuation, *trim], []),
         "canonicalize": ([normalizers.Replace("_", " "), no_punctuation, *lower, *trim], [_FTFY + _FTFY_CURE]),
-        "plain_phrase": (_phrase(start, ends), [_PHRASE]),
     }
-    if rule not in known:
-        raise BabelclipError(
-            f"The cleaning rule {rule!r} has no form outside babelclip; {', '.join(sorted(known.keys() & CLEANINGS))} "
-            "have one. Save the model in babelclip's own format."
-        )
     if prefix and rule in _CHANGING and cleaning_rule(rule)(prefix).strip() != prefix.strip():
         notes = [f"The cleaning rule {rule!r} also changes the prefix {prefix!r} there."]
         return known[rule][0], [*known[rule][1], *notes]

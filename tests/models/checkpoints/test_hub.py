@@ -151,6 +151,12 @@ def test_a_server_without_ranges_sends_the_whole_file_again(hub):
     assert (folder / "text.safetensors").read_bytes() == FILES["text.safetensors"]
 
 
+def test_an_empty_file_is_fetched(hub):
+    hub.push(NAME, {**FILES, "added_tokens.json": b""})
+    folder = open_repository(NAME).download(["added_tokens.json"])
+    assert (folder / "added_tokens.json").read_bytes() == b""
+
+
 @pytest.mark.parametrize("name", ["config.json", "text.safetensors"])
 def test_content_with_another_hash_is_refused(hub, tmp_path, name):
     hub.push(NAME, FILES)

@@ -20,7 +20,7 @@ from babelclip.models.head import build_head
 from babelclip.models.text import TextEncoder
 from babelclip.models.tokenization import TextTokenizer
 from tests.conftest import make_image_encoder, make_text_encoder
-from tests.golden.inputs import TEXTS
+from tests.golden.inputs import TEXTS, pictures
 from tests.models.export.parts import REPAIRED, golden, image_differences, quietly, size, text_differences
 
 
@@ -110,6 +110,18 @@ def test_with_normalize_the_rows_have_unit_length(tmp_path):
     folder = export_sentence_transformers(golden("mclip_xlmr"), tmp_path / "st", normalize=True)
     rows = babelclip.load(folder, device="cpu").encode_text(TEXTS, normalize=False)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+
+
+def test_with_normalize_both_towers_end_so_behind_their_router(tmp_path):
+    folder = quietly(export_sentence_transformers, golden("altclip_hub"), tmp_path / "st", normalize=True)
+    clip = babelclip.load(folder, device="cpu")
+    for rows in (clip.encode_text(TEXTS, normalize=False), clip.encode_image(pictures()[:2], normalize=False)):
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", sorted(CLEANINGS))
+def test_every_cleaning_rule_has_a_form_as_normalizers(rule):
+    assert bool(cleaning_steps(rule)[0]) == (rule != "none")
 
 
 def test_a_head_of_other_layers_is_carried_over(tmp_path):

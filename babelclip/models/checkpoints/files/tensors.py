@@ -239,10 +239,7 @@ def _is_tensor(value: Any) -> bool:
 
 def _shards(index: Path) -> dict[str, Entry]:
     """Returns the tensors of all shards that an index names. What the index says is checked against the shards."""
-    try:
-        content = read_json(index)
-    except RecursionError as error:
-        raise BabelclipError(f"{index} nests deeper than an index does. Copy it again from its origin.") from error
+    content = read_json(index)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise BabelclipError(

@@ -110,8 +110,6 @@ def fetch_blob(url: str, file: RemoteFile, blob: Path, *, advance: Callable[[int
                 raise  # an answer, and it is a refusal
             loss = error
         came = size_of(partial) - before
-        if came == 0 and file.size == 0:
-            break
         begun, idle = begun or came > 0, 0 if came > 0 else idle + 1
         if size_of(partial) >= file.size:
             break
