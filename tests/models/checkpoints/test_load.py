@@ -132,6 +132,14 @@ def test_a_folder_named_after_a_published_model_of_its_size_takes_its_card(publi
     assert wrong_size.name == "text"
 
 
+def test_a_repository_of_another_with_a_published_short_name_takes_nothing_from_its_card(published, hub):
+    hub.push("other/text", as_files(TEXT))
+    clip = babelclip.load("other/text", progress=False)
+    assert clip.name == "other/text"
+    assert clip.space.startswith("unknown/")
+    assert clip.languages == ()
+
+
 def test_real_cards_identify_copies_by_name_layout_and_dimensions():
     hints = ["/data/models/XLM-Roberta-Large-Vit-B-32"]
     card = registry.identify(hints, layout="mclip", embed_dim=512)

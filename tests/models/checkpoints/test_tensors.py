@@ -124,6 +124,15 @@ def test_a_module_state_dict_with_metadata_is_read(tmp_path):
     same(open_tensors(tmp_path), module.state_dict())
 
 
+def test_eight_bit_floats_are_read_as_saved(tmp_path):
+    """torch writes them in a form of their own, the bytes and the dtype apart."""
+    saved = torch.arange(6.0).reshape(2, 3).to(torch.float8_e4m3fn)
+    torch.save({"weight": saved.T}, tmp_path / "pytorch_model.bin")
+    read = open_tensors(tmp_path)["weight"]
+    assert read.dtype == torch.float8_e4m3fn
+    assert torch.equal(read.float(), saved.T.float())
+
+
 def test_a_whole_pickled_module_is_refused_and_not_built(tmp_path):
     torch.save(torch.nn.Linear(3, 2), tmp_path / "pytorch_model.bin")
     with pytest.raises(BabelclipError, match=r"Save the model's state_dict\(\)"):

@@ -129,3 +129,14 @@ def test_weights_are_whole_tensors(tmp_path):
     folder = export_openclip(clip, tmp_path / "bundle")
     tensors = load_file(folder / "open_clip_model.safetensors")
     np.testing.assert_array_equal(tensors["text_projection"], clip.text.head[0].weight.detach().numpy().T)
+
+
+@pytest.mark.parametrize("name", ["openclip_vit", "openai_vit"])
+def test_the_english_tokenizer_is_left_to_open_clip_and_its_file_still_serves_here(tmp_path, monkeypatch, name):
+    """That of the golden models has 60 merges; open_clip carries the one of 48,894."""
+    monkeypatch.setattr("babelclip.models.export.openclip.is_english_clip", lambda tokenizer: True)
+    clip = golden(name)
+    folder = quietly(export_openclip, clip, tmp_path / "bundle")
+    text_cfg = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
+    assert not {"hf_tokenizer_name", "eos_id", "pool_type", "tokenizer_kwargs"} & text_cfg.keys()
+    assert text_differences(clip, babelclip.load(folder, device="cpu")).max() == 0
