@@ -10,7 +10,9 @@ every backend. Row letters: Q queries, K top k, D embed_dim.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -363,6 +365,16 @@ def snapshot_of(collection: Collection) -> Collection:
         UnsupportedError: its engine keeps no versions (Milvus).
     """
     return collection.at(collection.version())
+
+
+def bytes_below(folder: Path) -> int:
+    """Returns the bytes of all files below a folder, in which others may add and remove files meanwhile."""
+    size = 0
+    for here, _folders, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.stat(os.path.join(here, name)).st_size
+    return size
 
 
 def now() -> str:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from babelclip.errors import BabelclipError, require
 from babelclip.search import exact as exact_search
-from babelclip.search.collection import CollectionStats, ImageSpace, UnsupportedError, refusing
+from babelclip.search.collection import CollectionStats, ImageSpace, UnsupportedError, bytes_below, refusing
 from babelclip.search.columns import ARROW_TYPES, VECTOR, Vectors, check_columns, unit_rows, vector_array
 from babelclip.search.faiss_folder import (
     Folder,
@@ -149,8 +149,7 @@ class FaissCollection:
     def stats(self) -> CollectionStats:
         """See `Collection.stats`."""
         kind = "none" if self._index is None else type(self._index).__name__
-        size = sum(file.stat().st_size for file in self._folder.path.rglob("*") if file.is_file())
-        return CollectionStats("faiss", self._folder.count, index=kind, bytes=size)
+        return CollectionStats("faiss", self._folder.count, index=kind, bytes=bytes_below(self._folder.path))
 
     def version(self) -> int:
         """Returns a number of the files that were opened; they are taken not to change until they are opened anew."""

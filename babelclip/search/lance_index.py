@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.search import recall
-from babelclip.search.collection import CollectionStats, IndexReport, IndexSpec, now
+from babelclip.search.collection import CollectionStats, IndexReport, IndexSpec, bytes_below, now
 from babelclip.search.columns import VECTOR
 
 NO_INDEX_BELOW = 50_000
@@ -123,7 +123,7 @@ def describe(table: Any, url: str, report: IndexReport | None, *, exact: bool) -
         unindexed=unindexed,
         index="none" if exact else (report.kind if report else "ivf_rq"),
         deltas=deltas,
-        bytes=sum(file.stat().st_size for file in Path(url).rglob("*") if file.is_file()) if "://" not in url else -1,
+        bytes=bytes_below(Path(url)) if "://" not in url else -1,
         versions=len(table.list_versions()),
         report=report,
         advice=advice,

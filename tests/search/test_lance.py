@@ -331,3 +331,18 @@ def test_a_kill_loses_no_row_that_was_acknowledged_and_leaves_no_part_of_a_write
         assert len(own) % 20 == 0
         assert acknowledged * 20 <= len(own) <= acknowledged * 20 + 20
         collection.upsert(make_rows(0, 1).select(["id", "vector"]))  # and it can be written to
+
+
+def test_facts_are_told_while_others_clean_up(tmp_path, monkeypatch):
+    collection = make_collection("lance", tmp_path)
+    whole, walk = collection.stats().bytes, os.walk
+    gone = Path(collection.url) / "pictures.lance" / "gone"
+
+    def losing(folder):
+        gone.write_bytes(b"1234")
+        for seen in walk(folder):
+            gone.unlink(missing_ok=True)  # between its listing and a look at it
+            yield seen
+
+    monkeypatch.setattr(os, "walk", losing)
+    assert collection.stats().bytes == whole > 10_000
