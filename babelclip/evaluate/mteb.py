@@ -213,18 +213,31 @@ def _split(benchmark: RetrievalSet, code: str, direction: str, pictures: Any) ->
     captions = benchmark.captions
     numbers = range(len(captions)) if benchmark.text_numbers is None else benchmark.text_numbers.tolist()
     images = captions.table.column("image").to_pylist()
+    alike = _alike(benchmark)
     found: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}
     for number, text, lang, image in zip(numbers, captions.texts, captions.langs, images, strict=True):
         if lang == code:
             found[f"c{number}"] = text
-            query, answer = (f"c{number}", f"p{image}") if direction == "t2i" else (f"p{image}", f"c{number}")
-            relevant.setdefault(query, {})[answer] = 1
+            for other in alike[image]:
+                query, answer = (f"c{number}", f"p{other}") if direction == "t2i" else (f"p{other}", f"c{number}")
+                relevant.setdefault(query, {})[answer] = 1
     texts = datasets.Dataset.from_dict({"id": list(found), "text": list(found.values())})
     if direction == "t2i":
-        return {"queries": texts, "corpus": pictures, "relevant_docs": relevant, "top_ranked": None}
+        own = None if benchmark.corpora is None else benchmark.corpora.get(code)
+        corpus = pictures if own is None else pictures.select(own.tolist())
+        return {"queries": texts, "corpus": corpus, "relevant_docs": relevant, "top_ranked": None}
     asked = pictures.select([i for i, name in enumerate(pictures["id"]) if name in relevant])
     return {"queries": asked, "corpus": texts, "relevant_docs": relevant, "top_ranked": None}
+
+
+def _alike(benchmark: RetrievalSet) -> dict[str, list[str]]:
+    """Returns picture -> the pictures of its group, which the same captions answer; itself alone without groups."""
+    groups = benchmark.groups or benchmark.pictures.ids
+    members: dict[str, list[str]] = {}
+    for name, group in zip(benchmark.pictures.ids, groups, strict=True):
+        members.setdefault(group, []).append(name)
+    return {name: members[group] for name, group in zip(benchmark.pictures.ids, groups, strict=True)}
 
 
 def _picture_rows(benchmark: RetrievalSet) -> Any:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from babelclip.data.captions import Captions
 from babelclip.errors import BabelclipError, MissingExtraError
-from babelclip.evaluate.mteb import MtebEncoder, retrieval_tasks
+from babelclip.evaluate.benchmarks.sets import Pictures, RetrievalSet
+from babelclip.evaluate.mteb import MtebEncoder, _picture_rows, _split, retrieval_tasks
 from tests.conftest import draw_shape, make_clip
 
 PICTURES = [draw_shape(colour, shape) for colour in ("red", "blue", "green") for shape in ("circle", "square")]
@@ -87,6 +90,24 @@ def test_without_mteb_the_extra_is_named(tiny_clip, monkeypatch):
         _ = MtebEncoder(tiny_clip).mteb_model_meta
     with pytest.raises(BabelclipError, match="'t2i', 'i2t' or both"):
         retrieval_tasks(object(), directions=["text"])
+
+
+def test_tasks_ask_what_babelclip_asks(tmp_path):
+    pytest.importorskip("datasets")
+    for name in "abc":
+        PICTURES[0].save(tmp_path / f"{name}.png")
+    captions = Captions.from_columns(text=["dog", "dog", "cat", "ko"], lang="zh zh zh sv".split(), image=list("abca"))
+    pictures = Pictures(tuple("abc"), tuple(str(tmp_path / f"{name}.png") for name in "abc"))
+    several = RetrievalSet("mine", "test", captions, pictures, text_numbers=np.array([0, 0, 1, 2]))
+    rows = _picture_rows(several)
+    t2i, i2t = (_split(several, "zh", direction, rows) for direction in ("t2i", "i2t"))
+    assert (t2i["queries"]["text"][:], t2i["corpus"]["id"][:]) == (["dog", "cat"], ["pa", "pb", "pc"])
+    assert t2i["relevant_docs"] == {"c0": {"pa": 1, "pb": 1}, "c1": {"pc": 1}}
+    assert i2t["relevant_docs"] == {"pa": {"c0": 1}, "pb": {"c0": 1}, "pc": {"c1": 1}}
+    assert _split(several, "sv", "i2t", rows)["queries"]["id"][:] == ["pa"]
+    own = dataclasses.replace(several, corpora={"sv": np.array([0, 2])}, groups=("x", "y", "x"))
+    task = _split(own, "sv", "t2i", rows)
+    assert (task["corpus"]["id"][:], task["relevant_docs"]) == (["pa", "pc"], {"c2": {"pa": 1, "pc": 1}})
 
 
 def test_the_meta_names_an_organisation_and_the_towers_that_are_there(tiny_clip, monkeypatch):
