@@ -83,11 +83,8 @@ def load(
         clip = _from_storage(name_or_dir, towers, space=space)
     elif str(name_or_dir) and Path(name_or_dir).is_dir():
         clip = _from_folder(Path(name_or_dir), towers, space=space)
-    elif str(name_or_dir) and Path(name_or_dir).is_file():
-        raise BabelclipError(
-            f"{name_or_dir} is a file, and a model is a folder: weights with their config and tokenizer. Give the "
-            "folder that it lies in; where that holds several models, put this one into a folder of its own."
-        )
+    elif Path(name_or_dir).is_file():
+        raise _no_folder(name_or_dir)
     else:
         clip = _from_name(str(name_or_dir), towers, space=space, progress=progress)
     import torch
@@ -126,9 +123,18 @@ def _from_folder(folder: Path, towers: str, *, hub_name: str = "", space: str | 
     return name_and_space(clip, folder, layout=reader.NAME, hub_name=hub_name, space=space)
 
 
+def _no_folder(file: str | Path) -> BabelclipError:
+    return BabelclipError(
+        f"{file} is a file, and a model is a folder: weights with their config and tokenizer. Give the folder that it "
+        "lies in; where that holds several models, put this one into a folder of its own."
+    )
+
+
 def _from_storage(url: str | Path, towers: str, *, space: str | None) -> Clip:
     """Returns the model in a folder of object storage, of which only the files that it needs are fetched."""
     folder = shadow(url)
+    if folder.is_file():
+        raise _no_folder(url)
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     for name in reader_of(folder).wanted(names, towers):
         present(folder / name)

@@ -27,6 +27,7 @@ from babelclip.models.checkpoints.files import tokenizer_files
 from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf
 from babelclip.models.checkpoints.files.tensors import Tensors, open_tensors
 from babelclip.models.checkpoints.keymap import Rule, convert
+from babelclip.models.checkpoints.text_body import BERT_KEYS
 from babelclip.models.clip import Clip
 from babelclip.models.image import ImageEncoder
 from babelclip.models.text import TextEncoder
@@ -58,12 +59,8 @@ _ALWAYS_LEFT_OUT = (r".*\.position_ids", r"text_model\.roberta\.pooler\..+", "lo
 _TEXT_TENSORS = (r"text_model\..+", r"text_projection\..+")
 _IMAGE_TENSORS = (r"vision_model\..+", r"visual_projection\..+")
 
-# Of a text config only these describe the body; old files add dozens of keys about generation.
-TEXT_KEYS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "max_position_embeddings", "type_vocab_size", "hidden_act", "layer_norm_eps", "hidden_dropout_prob",
-    "attention_probs_dropout_prob", "pad_token_id", "bos_token_id", "eos_token_id",
-)  # fmt: skip
+# Of a tower's config these describe the tower.
+TEXT_KEYS = BERT_KEYS
 IMAGE_KEYS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels", "image_size",
     "patch_size", "hidden_act", "layer_norm_eps", "attention_dropout",

@@ -250,6 +250,9 @@ def test_a_file_in_the_place_of_its_folder_is_refused_before_any_hub_is_asked(tm
     Path("models/ViT-B-32.pt").write_bytes(b"PK")
     with pytest.raises(BabelclipError, match=r"models/ViT-B-32\.pt is a file, and a model is a folder.*of its own"):
         babelclip.load("models/ViT-B-32.pt")
+    monkeypatch.setattr("babelclip.models.checkpoints.shadow", lambda url: Path("models/ViT-B-32.pt"))
+    with pytest.raises(BabelclipError, match=r"s3://bucket/ViT-B-32\.pt is a file"):
+        babelclip.load("s3://bucket/ViT-B-32.pt")
     assert hub.requests == []
 
 
