@@ -1,10 +1,11 @@
 """One key for all spellings of a data set's name: papers, clip_benchmark and babelclip call one set by three names.
 
-Entry points: `dataset_key`, `dataset_title`.
+Entry points: `dataset_key`, `dataset_title`, `usual_split`.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 
 # Titles of the sets whose names differ from tool to tool, and the names under which other tools know them.
@@ -60,3 +61,19 @@ def dataset_key(name: str) -> str:
 def dataset_title(key: str) -> str:
     """Returns how people write a data set's name."""
     return _TITLES.get(key, key)
+
+
+def usual_split(key: str) -> str:
+    """Returns the split of a data set that figures are published on.
+
+    >>> usual_split("imagenet"), usual_split("xtd10")
+    ('val', 'test')
+    """
+    return _usual_splits().get(key, "test")
+
+
+@functools.cache
+def _usual_splits() -> dict[str, str]:
+    from babelclip.evaluate.benchmarks.catalog import entries
+
+    return {dataset_key(entry.name): entry.splits[0] for entry in entries()}

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from babelclip import registry
 from babelclip.cards import FOLDER, Score, read_scores
-from babelclip.evaluate.dataset_names import dataset_key
+from babelclip.evaluate.dataset_names import dataset_key, usual_split
 from babelclip.evaluate.leaks import leak_notes
 from babelclip.evaluate.report_rows import DIRECTION_TITLES, Conditions, Row, retrieval_protocol
 
@@ -83,17 +83,8 @@ def _split_apart(published: Row, measured: Conditions) -> str | None:
     """Returns the split that a published figure is of, or None where it may be the one that was measured."""
     if "train split" in published.notes[0]:
         return None if measured.split == "train" else "train"
-    usual = _usual_splits().get(measured.dataset, "test")
-    # clip_benchmark calls every split `test`.
-    return None if measured.split in ("", "test", usual) else usual
-
-
-@functools.cache
-def _usual_splits() -> dict[str, str]:
-    """Returns data set key -> the split that figures are published on."""
-    from babelclip.evaluate.benchmarks.catalog import entries
-
-    return {dataset_key(entry.name): entry.splits[0] for entry in entries()}
+    usual = usual_split(measured.dataset)
+    return None if measured.split in ("", usual) else usual
 
 
 def published_beside(conditions: Conditions) -> list[Row]:

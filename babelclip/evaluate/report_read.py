@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from babelclip.errors import BabelclipError, shown
-from babelclip.evaluate.dataset_names import dataset_key
+from babelclip.evaluate.dataset_names import dataset_key, usual_split
 from babelclip.evaluate.leaks import leak_notes
 from babelclip.evaluate.report_rows import Conditions, Row, finite, language_code, retrieval_protocol, row_of
 from babelclip.evaluate.result import check_result, fields_of
@@ -152,6 +152,8 @@ def _of_clip_benchmark(path: Path, entry: Mapping[str, Any]) -> list[Row]:
     task = str(entry.get("task") or "zeroshot_classification")
     retrieval = retrieval_protocol("first" if key in _FIRST_CAPTION else "all")
     protocol = {"zeroshot_retrieval": retrieval, "zeroshot_classification": "prompts"}.get(task, "")
+    # clip_benchmark does not state the split: by default it takes the one that its data set is published on.
+    split = "train" if flagai and key.startswith("cifar") else usual_split(key)
     notes = ["clip_benchmark runs in bfloat16 unless --no_amp was given; it does not state how this was run"]
     if flagai:
         notes = ["FlagAI's file does not name its model; the folder's name stands here"]
@@ -159,7 +161,7 @@ def _of_clip_benchmark(path: Path, entry: Mapping[str, Any]) -> list[Row]:
             notes.append("FlagAI's CIFAR scripts score the train split")
     return [
         Row(
-            Conditions(task, key, "train" if flagai and key.startswith("cifar") else "test", direction, protocol),
+            Conditions(task, key, split, direction, protocol),
             model=model,
             language=language_code(str(entry.get("language") or "en")),
             metrics=values,

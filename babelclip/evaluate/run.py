@@ -238,7 +238,7 @@ def _files(plan: Plan, models: Sequence[_Model], sets: Sequence[_Set]) -> dict[t
             if path in files.values():
                 raise BabelclipError(
                     f"{path} would hold the results of two benchmarks or models. Give each benchmark once, and name "
-                    "sets of your own apart: folder=DIR,name=mine."
+                    "sets of your own apart, folder=DIR,name=mine, and models, mine=DIR."
                 )
             if path.exists() and not plan.overwrite and not _same(path, model, one, plan):
                 raise BabelclipError(

@@ -74,6 +74,9 @@ def test_a_nan_of_clip_benchmark_is_no_figure(tmp_path):
     [row] = read_file(saved(tmp_path / "cb.json", {**record, "metrics": {"acc1": 0.5, "acc5": float("nan")}}))
     assert row.metrics == {"acc1": 0.5}
     assert row.conditions.protocol == "prompts"
+    assert row.conditions.split == "test"
+    of_imagenet = {**record, "dataset": "imagenet1k", "metrics": {"acc1": 0.5}}
+    assert read_file(saved(tmp_path / "in.json", of_imagenet))[0].conditions.split == "val"
     probe = {**record, "task": "linear_probe", "metrics": {"lp_acc1": 0.5}}
     assert read_file(saved(tmp_path / "lp.json", probe))[0].conditions.protocol == ""
 
