@@ -26,7 +26,7 @@ GOLDEN = Path(__file__).parent
 
 
 def cases(name: str, to: str, dtype: str) -> Iterator[dict]:
-    clip = babelclip.load(GOLDEN / name, device="cpu")
+    clip = babelclip.load(GOLDEN / name, dtype="float32", device="cpu")
     for tower, items in (("text", TEXTS), ("image", pictures())):
         if getattr(clip, tower) is None:
             continue

@@ -21,6 +21,20 @@ def test_a_folder_without_tokenizer_json_gives_the_ids_of_transformers(name):
     assert tokenizer.pad_id == expected["pad_id"]
 
 
+@pytest.mark.parametrize("model_type", ["M-CLIP", "xlm-roberta"])
+def test_an_old_folder_that_does_not_name_its_tokenizer_is_told_by_the_kind_of_its_model(tmp_path, model_type):
+    origin = GOLDEN / "tokenizer_sentencepiece"
+    shutil.copy(origin / "sentencepiece.bpe.model", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    assert read_tokenizer(tmp_path, max_length=24)(TEXTS) == read_tokenizer(origin, max_length=24)(TEXTS)
+
+
+def test_a_language_needs_a_tokenizer_of_nllb(tmp_path):
+    folder = shutil.copytree(GOLDEN / "tokenizer_wordpiece", tmp_path / "copy")
+    with pytest.raises(BabelclipError, match=r"without the token </s>, so it is none of NLLB's"):
+        read_tokenizer(folder, max_length=24, language="sv")
+
+
 def test_the_folders_own_limit_wins_where_it_is_shorter(tmp_path):
     folder = shutil.copytree(GOLDEN / "tokenizer_wordpiece", tmp_path / "copy")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
