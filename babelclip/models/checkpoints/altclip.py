@@ -22,7 +22,7 @@ from typing import Any
 
 from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints import two_tower
-from babelclip.models.checkpoints.build import image_tower, read_config, text_tower
+from babelclip.models.checkpoints.build import CONFIG_FAULTS, image_tower, read_config, text_tower
 from babelclip.models.checkpoints.files import tokenizer_files
 from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf
 from babelclip.models.checkpoints.files.tensors import Tensors, open_tensors
@@ -95,13 +95,12 @@ def load(folder: Path, towers: str) -> Clip:
 
 def _parsed(path: Path) -> Any:
     """Returns a transformers config: its class fills defaults, and lets `*_config_dict` of old files override."""
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AltCLIPConfig
 
     content = read_config(path)
     try:
         return AltCLIPConfig(**copy.deepcopy({key: value for key, value in content.items() if key != "model_type"}))
-    except (StrictDataclassError, TypeError, ValueError, AttributeError, KeyError) as error:
+    except CONFIG_FAULTS as error:
         raise BabelclipError(
             f"{path} does not describe an AltCLIP ({type(error).__name__}: {error}). "
             "Copy config.json again from the model's origin."

@@ -52,7 +52,7 @@ def text_tower(
             text = TextEncoder(built, pooling=pooling, head=head, tokenizer=tokenizer, token_head=token_head)
         except BabelclipError:
             raise
-        except _CONFIG_FAULTS as error:
+        except CONFIG_FAULTS as error:
             raise _unbuildable(weights.path, backbone, error) from error
     fill(allocate(text) if int8 else text, weights)
     return text
@@ -73,7 +73,7 @@ def image_tower(
             image = ImageEncoder(build_image_backbone(backbone), head=head, preprocess=preprocess)
         except BabelclipError:
             raise
-        except _CONFIG_FAULTS as error:
+        except CONFIG_FAULTS as error:
             raise _unbuildable(weights.path, backbone, error) from error
     fill(image, weights)
     return image
@@ -81,7 +81,7 @@ def image_tower(
 
 # What transformers and torch raise for a config of wrong types or impossible sizes; for some, transformers raises an
 # error of huggingface_hub that is a plain Exception.
-_CONFIG_FAULTS = (
+CONFIG_FAULTS = (
     ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, StrictDataclassError, TypeError,
     ValueError,
 )  # fmt: skip

@@ -293,6 +293,7 @@ def test_both_names_of_one_layer_are_refused(hub_state, folder_with):
         lambda config: config["text_config_dict"].update(vocab_size="many"),
         lambda config: config.update(text_config_dict=7),
         lambda config: config.update(projection_dim="wide"),
+        lambda config: config["vision_config"].update(dtype=[2, 3]),
     ],
 )
 def test_a_config_that_makes_no_sense_is_an_error_that_names_the_file(change, tmp_path):
