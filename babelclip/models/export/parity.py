@@ -211,6 +211,7 @@ def _openclip(clip: Clip, folder: Path, towers: str) -> _Reader:
     import torch
 
     model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    model.eval()  # open_clip leaves text encoders of transformers and ResNets in training mode
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
 
     @torch.inference_mode()

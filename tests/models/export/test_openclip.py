@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import babelclip
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
+from babelclip.models.export import parity
 from babelclip.models.export.openclip import export_openclip
 from babelclip.models.export.openclip_blocks import _trunk_name
 from babelclip.models.export.stored import ExportWarning
@@ -140,3 +143,23 @@ def test_the_english_tokenizer_is_left_to_open_clip_and_its_file_still_serves_he
     text_cfg = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
     assert not {"hf_tokenizer_name", "eos_id", "pool_type", "tokenizer_kwargs"} & text_cfg.keys()
     assert text_differences(clip, babelclip.load(folder, device="cpu")).max() == 0
+
+
+def test_a_bundle_is_compared_without_dropout(tmp_path, monkeypatch):
+    """open_clip gives a text encoder of transformers in training mode: a right bundle would be refused."""
+    clip = golden("openclip_vit")
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5))
+    model.encode_text = lambda texts: model(torch.from_numpy(clip.encode_text(texts, normalize=False)))
+    model.encode_image = lambda pixels: model(clip.image(pixels))
+
+    def preprocess(picture):
+        return torch.from_numpy(clip.image.preprocess(picture))
+
+    module = SimpleNamespace(
+        create_model_from_pretrained=lambda name: (model, preprocess), get_tokenizer=lambda name: list
+    )
+    monkeypatch.setitem(sys.modules, "open_clip", module)
+    compared = parity.check(clip, tmp_path, to="openclip")
+    assert [(part.tower, part.read_by, part.passed) for part in compared] == [
+        ("text", "open_clip", True), ("image", "open_clip", True)
+    ]  # fmt: skip
