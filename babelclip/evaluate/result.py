@@ -297,12 +297,12 @@ def check_result(result: Mapping[str, Any]) -> None:
     for name, value in metrics.items() if isinstance(metrics, dict) else ():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             faults.append(f"metric {name} is {value!r}, not a finite number")
-    faults += _faults_of_parts(result)
     if not faults:
         try:
             json.dumps(dict(result), allow_nan=False)
         except (TypeError, ValueError) as error:
             faults.append(f"it does not go to JSON ({error})")
+    faults = faults or _faults_of_parts(result)
     if faults:
         named = ("model", "dataset", "language", "direction")
         label = "/".join(str(result[field]) for field in named if field in result)
@@ -314,17 +314,16 @@ def check_result(result: Mapping[str, Any]) -> None:
 
 
 def _faults_of_parts(result: Mapping[str, Any]) -> list[str]:
-    """Returns what is wrong within the fields that hold several values."""
-    intervals, faults = result.get("intervals"), []
-    for name, ends in intervals.items() if isinstance(intervals, dict) else ():
+    """Returns what is wrong within the values of a result whose fields are of their types."""
+    faults = []
+    for name, ends in result["intervals"].items():
         pair = isinstance(ends, (list, tuple)) and len(ends) == 2
-        if not pair or not all(isinstance(end, (int, float)) and math.isfinite(end) for end in ends):
+        if not pair or not all(isinstance(end, (int, float)) for end in ends):
             faults.append(f"interval {name} is {ends!r}, not two finite numbers")
     for field in ("leaks", "notes"):
-        texts = result.get(field)
-        if isinstance(texts, list) and not all(isinstance(text, str) for text in texts):
+        if not all(isinstance(text, str) for text in result[field]):
             faults.append(f"{field} holds something else than texts")
-    if isinstance(result.get("seed"), int) and result["seed"] < 0:
+    if result["seed"] < 0:
         faults.append(f"seed is {result['seed']}, below 0")
     return faults
 
