@@ -22,12 +22,11 @@ from typing import Any
 
 from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints import two_tower
-from babelclip.models.checkpoints.build import CONFIG_FAULTS, image_tower, read_config, text_tower
-from babelclip.models.checkpoints.files import tokenizer_files
+from babelclip.models.checkpoints.build import CONFIG_FAULTS, image_tower, read_config
 from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf
 from babelclip.models.checkpoints.files.tensors import Tensors, open_tensors
 from babelclip.models.checkpoints.keymap import Rule, convert
-from babelclip.models.checkpoints.text_body import BERT_KEYS
+from babelclip.models.checkpoints.text_body import BERT_KEYS, body_config, body_tower
 from babelclip.models.clip import Clip
 from babelclip.models.image import ImageEncoder
 from babelclip.models.text import TextEncoder
@@ -116,14 +115,13 @@ def _text(folder: Path, config: Any, tensors: Tensors) -> TextEncoder:
     ]
     weights = convert(tensors, _TEXT_RULES, known=(*_ALWAYS_LEFT_OUT, *_IMAGE_TENSORS))
     has_token_head = any(name.startswith("token_head.") for name in weights)
-    return text_tower(
-        {"model_type": "xlm-roberta", **_chosen(settings, TEXT_KEYS)},
+    return body_tower(
+        folder,
+        body_config({"model_type": "xlm-roberta", **_chosen(settings, TEXT_KEYS)}, folder / CONFIG),
+        weights,
         pooling="cls",
         head=head,
-        tokenizer=tokenizer_files.read_tokenizer(
-            folder, max_length=_max_length(settings), pad_id=settings.pad_token_id
-        ),
-        weights=weights,
+        max_length=MAX_LENGTH,
         token_head=[{"kind": "linear", "out": settings.project_dim}] if has_token_head else None,
     )
 
@@ -140,8 +138,3 @@ def _image(folder: Path, config: Any, tensors: Tensors) -> ImageEncoder:
 
 def _chosen(settings: Any, keys: Sequence[str]) -> dict[str, Any]:
     return {key: getattr(settings, key) for key in keys}
-
-
-def _max_length(settings: Any) -> int:
-    # Positions are counted from the padding id on, so pad + 1 of the table's rows are never used.
-    return min(MAX_LENGTH, int(settings.max_position_embeddings) - int(settings.pad_token_id) - 1)

@@ -87,6 +87,10 @@ CONFIG_FAULTS = (
 )  # fmt: skip
 
 
+# No shape of a tensor shows them, so a wrong number is met at the first text.
+_HEADS = ("num_attention_heads", "n_heads", "encoder_attention_heads")
+
+
 def _refuse_deep(backbone: dict[str, Any], weights: Weights) -> None:
     """Refuses more layers than there are tensors: a billion take hours to build before the first turns out missing."""
     for key in ("num_hidden_layers", "n_layers", "encoder_layers"):
@@ -99,12 +103,14 @@ def _refuse_deep(backbone: dict[str, Any], weights: Weights) -> None:
 
 
 def _refuse_numbers(backbone: Mapping[str, Any], weights: Weights) -> None:
-    """Refuses rates and epsilons that are none: not every transformers looks, and torch does at the first text."""
+    """Refuses rates, epsilons and heads that are none: not every transformers looks; torch does at the first text."""
     for key, value in backbone.items():
         if isinstance(value, dict):
             _refuse_numbers(value, weights)
         elif key.endswith(("_eps", "_epsilon")) and not (_is_number(value) and 0 < value <= 1):
             raise _not_a_number(weights.path, key, value, "a positive number up to 1, for example 1e-5")
+        elif key in _HEADS and not (_is_number(value) and isinstance(value, int) and value >= 1):
+            raise _not_a_number(weights.path, key, value, "a whole number from 1, for example 12")
         elif key.endswith(("dropout", "_dropout_prob", "layerdrop")) and value is not None:
             if not (_is_number(value) and 0 <= value <= 1):
                 raise _not_a_number(weights.path, key, value, "a number from 0 to 1")

@@ -172,6 +172,7 @@ def body_tower(
     head: list[LayerSpec],
     max_length: int = MOST_TOKENS,
     cleaning: str = "none",
+    token_head: list[LayerSpec] | None = None,
 ) -> TextEncoder:
     """Returns the text tower of a body and its head; texts are cut where tokenizer, body or `max_length` end first.
 
@@ -185,7 +186,9 @@ def body_tower(
         pad_id=config.get("pad_token_id"),
         model_type=config["model_type"],
     )
-    return text_tower(dict(config), pooling=pooling, head=head, tokenizer=tokenizer, weights=weights)
+    return text_tower(
+        dict(config), pooling=pooling, head=head, tokenizer=tokenizer, weights=weights, token_head=token_head
+    )
 
 
 def refuse_image(towers: str, what: str, advice: str = "") -> None:

@@ -294,6 +294,7 @@ def test_both_names_of_one_layer_are_refused(hub_state, folder_with):
         lambda config: config.update(text_config_dict=7),
         lambda config: config.update(projection_dim="wide"),
         lambda config: config["vision_config"].update(dtype=[2, 3]),
+        lambda config: config["text_config_dict"].update(max_position_embeddings=-1),
     ],
 )
 def test_a_config_that_makes_no_sense_is_an_error_that_names_the_file(change, tmp_path):

@@ -163,6 +163,7 @@ def test_a_tensor_that_is_missing_unexplained_or_misshapen_is_named_with_its_fil
         lambda c: c.update(projection_dim="512"),
         lambda c: c["vision_config"].update(patch_size=0),
         lambda c: c["text_config"].update(eos_token_id=[2, 3]),
+        lambda c: c["text_config"].update(num_attention_heads=-1),
         lambda c: c["text_config"].update(max_position_embeddings=-1),
     ],
 )
