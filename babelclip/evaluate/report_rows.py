@@ -6,7 +6,6 @@ in one table. Entry points: `Row`, `row_of`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -40,6 +39,9 @@ TASK_TITLES: Mapping[str, str] = MappingProxyType(
     }
 )
 DIRECTION_TITLES: Mapping[str, str] = MappingProxyType({"t2i": "text to picture", "i2t": "picture to text"})
+
+
+_LARGEST = 1e300
 
 
 class Conditions(NamedTuple):
@@ -145,9 +147,12 @@ def language_code(code: str) -> str:
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the metrics that are finite numbers: clip_benchmark writes NaN for what it does not define."""
+    """Returns the metrics that are finite numbers: clip_benchmark writes NaN for what it does not define.
+
+    In per cent, as they are shown, they must be finite too.
+    """
     return {
         str(name): float(value)
         for name, value in metrics.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
     }

@@ -74,6 +74,8 @@ def test_a_nan_of_clip_benchmark_is_no_figure(tmp_path):
     [row] = read_file(saved(tmp_path / "cb.json", {**record, "metrics": {"acc1": 0.5, "acc5": float("nan")}}))
     assert row.metrics == {"acc1": 0.5}
     assert row.conditions.protocol == "prompts"
+    [row] = read_file(saved(tmp_path / "big.json", {**record, "metrics": {"acc1": 0.5, "acc5": 1e308, "x": 10**400}}))
+    assert row.metrics == {"acc1": 0.5}
     assert row.conditions.split == "test"
     of_imagenet = {**record, "dataset": "imagenet1k", "metrics": {"acc1": 0.5}}
     assert read_file(saved(tmp_path / "in.json", of_imagenet))[0].conditions.split == "val"
