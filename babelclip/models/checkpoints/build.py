@@ -82,8 +82,8 @@ def image_tower(
 # What transformers and torch raise for a config of wrong types or impossible sizes; for some, transformers raises an
 # error of huggingface_hub that is a plain Exception.
 CONFIG_FAULTS = (
-    ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, StrictDataclassError, TypeError,
-    ValueError,
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, StrictDataclassError,
+    TypeError, ValueError,
 )  # fmt: skip
 
 

@@ -94,3 +94,10 @@ def test_only_text_encoders_without_other_layouts_files_are_recognised(tmp_path)
 def test_there_is_no_image_tower_to_load():
     with pytest.raises(BabelclipError, match="text tower alone"):
         transformer.load(GOLDEN / BERT, "image")
+
+
+def test_a_padding_outside_of_the_vocabulary_is_named(tmp_path):
+    folder = copy_of(BERT, tmp_path)
+    change_json(folder / "config.json", pad_token_id=10**6)
+    with pytest.raises(BabelclipError, match=r"cannot be built \(AssertionError: Padding_idx"):
+        transformer.load(folder, "text")
