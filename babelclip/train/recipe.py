@@ -420,7 +420,9 @@ def to_toml(recipe: Recipe) -> str:
     for stage in stages:
         lines += ["[[stages]]", f"name = {toml(stage.pop('name'))}"]
         for section, values in stage.items():
-            lines += [f"[stages.{section}]", *(f"{key} = {toml(value)}" for key, value in values.items())]
+            # TOML has no word for absent.
+            given = {key: value for key, value in values.items() if value is not None}
+            lines += [f"[stages.{section}]", *(f"{key} = {toml(value)}" for key, value in given.items())]
         lines.append("")
     return "\n".join(lines)
 

@@ -58,6 +58,8 @@ def _check_train(train: Train) -> None:
     for name in ("alpha", "momentum", "ema"):
         if getattr(train, name) >= 1:
             raise BabelclipError(f"train.{name} = {getattr(train, name):g}; it is a share, so it must be below 1.")
+    if max(train.betas) >= 1:
+        raise BabelclipError(f"train.betas = {list(train.betas)}; they are shares, so both must be below 1.")
     if not all(key.isdecimal() for key in train.lr_steps):
         raise BabelclipError(
             f"train.lr_steps names {', '.join(train.lr_steps)}; its keys are steps, as in {{ 500 = 8e-6 }}."
@@ -67,10 +69,29 @@ def _check_train(train: Train) -> None:
             f'train.schedule = "{train.schedule}" and train.lr_steps = {toml(dict(train.lr_steps))} do not fit: '
             'schedule = "steps" needs lr_steps, for example { 500 = 8e-6 }, and only that reads them.'
         )
+    if train.lr_steps and not train.lr:
+        raise BabelclipError("train.lr = 0 with train.lr_steps: its rates are shares of train.lr. Set lr above 0.")
     if train.early_stop and not train.validate_every:
         raise BabelclipError(
             f"train.early_stop = {train.early_stop} counts validations, but there are none on the way: "
             "set train.validate_every, for example to 500."
+        )
+
+
+def check_best(figure: str, train: Train) -> None:
+    """Checks that the figure which chooses the best step is not taken the wrong way round.
+
+    Args:
+        figure: what `train.best_metric` is where it is empty, such as `R@1` or `cosine/sv`.
+        train: says by `best_is` which value is best.
+
+    Raises:
+        BabelclipError: a higher figure is better and `best_is` says the lowest.
+    """
+    if train.best_is == "lowest" and ("R@" in figure or figure.partition("/")[0] == "cosine"):
+        raise BabelclipError(
+            f'The best step is chosen by {figure}, which is better where it is higher, but train.best_is = "lowest": '
+            'set best_is = "highest" in [train], or best_metric to a figure that falls.'
         )
 
 

@@ -7,15 +7,22 @@ This module knows no recipe and imports neither torch nor numpy.
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import dataclasses
 import json
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from babelclip.errors import BabelclipError, did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 def setting(default: Any, about: str, *, least: float | None = None, above: float | None = None) -> Any:
@@ -67,6 +74,13 @@ def parsed(name: str, text: str, kind: Any) -> Any:
     text = text.strip()
     if origin in (types.UnionType, typing.Union):
         return None if text.lower() == "none" else parsed(name, text, arguments[0])
+    if text[:1] == {tuple: "[", collections.abc.Mapping: "{"}.get(origin):
+        # Commas within quotes, and quoted keys, are TOML's to read; what is not TOML, as bare words, is cut at commas.
+        with contextlib.suppress(tomllib.TOMLDecodeError):
+            found = tomllib.loads(f"value = {text}")["value"]
+            # `[{}]` is meant as a template without quotes.
+            if not any(isinstance(item, dict) for item in (found.values() if isinstance(found, dict) else found)):
+                return found
     if origin is tuple:
         items = [item.strip().strip("\"'") for item in text.strip("[]").split(",") if item.strip()]
         return [parsed(name, item, arguments[0]) for item in items]

@@ -90,6 +90,8 @@ def test_none_puts_an_optional_setting_back_to_absent():
         ({"train": {"lr_steps": {"500": 1e-5}}}, "only that reads them"),
         ({"train": {"schedule": "steps", "lr_steps": {"late": 1e-5}}}, "its keys are steps"),
         ({"train": {"ema": 1.0}}, "must be below 1"),
+        ({"train": {"betas": [0.9, 1.0]}}, "both must be below 1"),
+        ({"train": {"lr": 0.0, "schedule": "steps", "lr_steps": {"5": 1e-5}}}, "Set lr above 0"),
         ({"train": {"early_stop": 3}}, "set train.validate_every"),
         ({"stages": [{"name": "a/b"}]}, "a name of letters"),
         ({"stages": [{"name": "a"}, {"name": "a"}]}, "Two stages are named 'a'"),
@@ -202,3 +204,28 @@ def test_every_setting_is_described_with_a_default_that_reads_back():
 def test_the_recipe_module_imports_no_torch():
     code = "import sys, babelclip.train.recipe; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ('classify.templates=["a {}, fried", "{}"]', ("a {}, fried", "{}")),
+        ("classify.templates=[{}]", ("{}",)),
+        ("classify.templates={}", ("{}",)),
+        ("data.captions=[a.jsonl, b.jsonl]", ("a.jsonl", "b.jsonl")),
+        ("data.captions='a.jsonl', b.jsonl", ("a.jsonl", "b.jsonl")),
+        ('data.weights={ "zh-Hant" = 2, sv = 1.5 }', {"zh-Hant": 2.0, "sv": 1.5}),
+        ("classify.names={ cat = katt, dog = hund }", {"cat": "katt", "dog": "hund"}),
+    ],
+)
+def test_lists_and_tables_of_the_command_line_are_those_of_toml_or_bare_words(override: str, expected: object):
+    section, key = override.partition("=")[0].split(".")
+    assert getattr(getattr(apply_overrides(Recipe(), [override]), section), key) == expected
+
+
+def test_a_setting_that_a_stage_puts_back_to_absent_is_not_written(tmp_path: Path):
+    recipe = recipe_from_dict({"stages": [{"name": "first", "train": {"head_lr": 1e-3, "steps": 5}}]})
+    recipe = apply_overrides(recipe, ["stages.first.train.head_lr=none"])
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    [(_, again)] = stage_recipes(load_recipe(tmp_path / "recipe.toml"))
+    assert (again.train.head_lr, again.train.steps) == (None, 5)
