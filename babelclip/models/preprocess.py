@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from babelclip.errors import BabelclipError, did_you_mean
 from babelclip.models.patches import as_patches, fitting_size
@@ -36,7 +36,16 @@ _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
 }
-
+# How a picture with an orientation of EXIF (2.32, tag 0x0112) is turned upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 _CHOICES: dict[str, Collection[str]] = {
     "fit": ("crop", "pad", "squash", "longest", "patches"),
@@ -220,8 +229,9 @@ def to_rgb(picture: Image.Image, background: tuple[int, int, int] = (255, 255, 2
 def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Returns a decoded PIL picture.
 
-    A file is turned upright as its EXIF orientation says. A PIL picture stays as it lies: the libraries that published
-    the models leave it so too, and whoever opened it may have turned it already.
+    A file is turned upright as its EXIF orientation says, and one of 16 grey bits keeps the upper eight. A PIL picture
+    stays as it is: the libraries that published the models leave it so too, and whoever opened it may have turned it
+    already.
 
     Args:
         picture: a path, also of a member of a tar (`shard.tar::0001.jpg`); a PIL picture; an array (H, W), (H, W, 3) or
@@ -267,7 +277,9 @@ def _loaded(picture: Image.Image) -> Image.Image:
         raise PictureError(f"The PIL picture is empty: {picture.width} x {picture.height} pixels. Remove it.")
     try:
         picture.load()
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # see `_decoded`
         raise PictureError(f"The PIL picture does not decode ({error}). Replace or remove it.") from error
     return picture
 
@@ -283,10 +295,31 @@ def _decoded(path: str, content: Callable[[], Path | io.BytesIO], max_pixels: in
                         f"{path} has {opened.width} x {opened.height} pixels; at most {max_pixels:,} are decoded. "
                         "Scale it down, or raise max_pixels if you trust it."
                     )
-                return ImageOps.exif_transpose(opened)
+                opened.load()
+                return _upright(opened)
+    except (PictureError, MemoryError):
+        raise
     except FileNotFoundError as error:
         raise PictureError(f"{path} does not exist. Check the path.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        if isinstance(error, PictureError):
-            raise
+    # Pillow's readers raise what a damaged file makes of them: RuntimeError (AVIF), NotImplementedError (DDS, BLP)...
+    except Exception as error:
         raise PictureError(f"{path} does not decode as a picture ({error}). Replace or remove it.") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Returns a decoded file's picture without its EXIF data, turned as these say, with eight bits a band.
+
+    Pillow's own `exif_transpose` writes the EXIF data anew and fails where they are damaged and the picture is whole.
+    """
+    try:
+        orientation: Any = picture.getexif().get(ExifTags.Base.Orientation)
+        turn = _TURNS.get(orientation)
+    except Exception:  # damaged beyond telling: as it lies
+        turn = None
+    if picture.mode.startswith("I;16"):
+        # Pillow takes the upper byte of 16 bits of colour, but would cut 16 grey ones at 255: all but black is white.
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    upright = picture.copy() if turn is None else picture.transpose(turn)
+    for key in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):  # where an orientation can stand
+        upright.info.pop(key, None)
+    return upright

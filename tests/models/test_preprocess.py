@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from babelclip.errors import BabelclipError
 from babelclip.models.checkpoints.files.preprocess_files import preprocess_from_hf, preprocess_from_open_clip
@@ -229,3 +230,63 @@ def test_bytes_of_a_picture_inside_another_file_open_as_the_file_does(tmp_path: 
     path.write_bytes(b"no picture")
     with pytest.raises(PictureError, match="row 7 does not decode"):
         open_picture(Row())
+
+
+class Held:
+    """A picture file in memory."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def read_bytes(self) -> bytes:
+        return self.content
+
+
+def saved(picture: Image.Image, kind: str, **settings: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **settings)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_every_orientation_is_turned_as_pillow_turns_it_and_no_second_time(orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = saved(Image.fromarray(np.arange(36, dtype=np.uint8).reshape(4, 3, 3)), kind, exif=exif)
+    opened = open_picture(Held(content))
+    with Image.open(io.BytesIO(content)) as picture:
+        expected = ImageOps.exif_transpose(picture)
+    np.testing.assert_array_equal(np.asarray(opened), np.asarray(expected))
+    np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(opened)), np.asarray(expected))
+
+
+def test_damaged_exif_data_do_not_lose_a_whole_picture():
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "hi", 6
+    content = saved(draw_shape("red", "circle", size=40).crop((0, 0, 40, 20)), "JPEG", exif=exif)
+    damaged = content.replace(b"\x01\x0e\x00\x02", b"\x01\x00\x00\x02")  # a width that is text
+    assert damaged != content
+    np.testing.assert_array_equal(np.asarray(open_picture(Held(damaged))), np.asarray(open_picture(Held(content))))
+    assert open_picture(Held(damaged)).size == (20, 40)
+
+
+def test_what_pillow_makes_of_a_damaged_file_is_a_picture_error_of_that_file(tmp_path, tiny_clip):
+    content = bytearray(saved(draw_shape("red", "circle", size=16), "DDS"))
+    content[80:84] = bytes(4)  # flags of the pixel format: none is known
+    with pytest.raises(NotImplementedError):
+        Image.open(io.BytesIO(content))
+    (tmp_path / "odd.dds").write_bytes(content)
+    with pytest.raises(PictureError, match=r"odd\.dds does not decode"):
+        open_picture(tmp_path / "odd.dds")
+    _, skipped = tiny_clip.image.encode_readable([tmp_path / "odd.dds"])
+    assert [item.position for item in skipped] == [0]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_file_of_16_grey_bits_keeps_its_upper_byte_and_does_not_turn_white(kind):
+    grey = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    content = saved(Image.fromarray(grey), kind)
+    with Image.open(io.BytesIO(content)) as opened:
+        assert opened.mode.startswith("I;16")
+    np.testing.assert_array_equal(np.asarray(open_picture(Held(content))), grey >> 8)
