@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{_own_number()}.part")
     try:
         yield temporary
         sync(temporary)
@@ -49,6 +50,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _own_number() -> str:
+    """Returns what tells this thread from others, of this process too: threads may write one file at once."""
+    return f"{os.getpid()}-{threading.get_native_id()}"
 
 
 @contextlib.contextmanager
@@ -88,7 +94,7 @@ def folder_beside(path: Path | str, ending: str) -> Iterator[Path]:
 
 def replace_folder(written: Path, path: Path) -> None:
     """Gives a whole folder the name of another beside it, which is moved aside first and removed last."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
+    aside = path.with_name(f".{path.name}.{_own_number()}.old")
     try:
         while True:
             shutil.rmtree(aside, ignore_errors=True)

@@ -37,6 +37,29 @@ def test_a_failed_folder_leaves_the_old_folder_and_nothing_else(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["model"]
 
 
+def test_threads_that_write_one_file_at_once_do_not_mix(tmp_path):
+    path = tmp_path / "a.txt"
+    begun, go = threading.Event(), threading.Event()
+
+    def write_slowly():
+        with atomic_path(path) as temporary:
+            temporary.write_text("fir")
+            begun.set()
+            go.wait(20)
+            temporary.write_text("first")
+
+    first = threading.Thread(target=write_slowly)
+    first.start()
+    assert begun.wait(20)
+    with atomic_path(path) as temporary:
+        temporary.write_text("second")
+    assert path.read_text() == "second"
+    go.set()
+    first.join(20)
+    assert path.read_text() == "first"
+    assert [item.name for item in tmp_path.iterdir()] == ["a.txt"]
+
+
 def killed_while(work):
     """Does the work in another process, which says "ready" in it and is killed then."""
     reading, writing = os.pipe()
