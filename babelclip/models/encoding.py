@@ -61,7 +61,7 @@ def encode_texts(
             advance(1)
             return features
         towers = replicas(tower, devices)
-        budget = token_budget or _budget(towers)
+        budget = _budget(towers) if token_budget is None else token_budget
         for start, token_ids in _tokenised(tower, texts, langs):
 
             def work(lane: nn.Module, rows: np.ndarray, start: int = start, token_ids: Any = token_ids) -> None:

@@ -45,7 +45,8 @@ class TextTokenizer:
                 the language in FLORES codes (NLLB); None for all others.
 
         Raises:
-            BabelclipError: the cleaning rule is not known, or the tokenizer has no token for `language`.
+            BabelclipError: the cleaning rule is not known, `max_length` leaves no room for the special tokens, or the
+                tokenizer has no token for `language`.
         """
         tokenizer.no_padding()
         self._tokenizer = tokenizer
@@ -67,6 +68,12 @@ class TextTokenizer:
 
     @max_length.setter
     def max_length(self, tokens: int) -> None:
+        special = int(self._tokenizer.num_special_tokens_to_add(is_pair=False))
+        if tokens < max(special, 1):  # the tokenizer would cut nothing at all
+            raise BabelclipError(
+                f"max_length is {tokens}, and this tokenizer puts {special} special tokens around every text. Give "
+                "more, for example 77."
+            )
         self._tokenizer.enable_truncation(tokens)
         self._max_length = tokens
 

@@ -11,6 +11,7 @@ import torch
 from babelclip.errors import BabelclipError
 from babelclip.models import encoding
 from babelclip.models.encoding import encode_texts, in_lanes
+from babelclip.models.text import TextEncoder, build_text_backbone
 from tests.conftest import make_text_encoder
 
 TEXTS = [f"{'the red dog ' * (n % 5)}{n}" for n in range(60)]
@@ -124,3 +125,21 @@ def test_encoding_puts_back_the_mode_of_every_part():
     modes = [part.training for part in tower.modules()]
     encode_texts(tower, ["two dogs"])
     assert [part.training for part in tower.modules()] == modes
+
+
+def test_a_budget_of_no_tokens_is_refused_and_not_taken_for_the_default():
+    with pytest.raises(BabelclipError, match="token_budget is 0"):
+        make_text_encoder().encode(["a", "b"], token_budget=0)
+
+
+# XLM-R counts positions from behind the padding id, which is 1 here: two of the table are never used.
+@pytest.mark.parametrize(("model_type", "positions"), [("bert", 32), ("xlm-roberta", 30)])
+def test_more_tokens_than_the_backbone_has_positions_are_named_with_the_limit(model_type, positions):
+    like = make_text_encoder()
+    config = like.backbone.config.to_dict() | {"model_type": model_type}
+    tower = TextEncoder(build_text_backbone(config), pooling="mean", head=[], tokenizer=like.tokenizer)
+    tower.tokenizer.max_length = positions
+    assert tower.encode(["a dog " * 300]).shape == (1, 32)
+    tower.tokenizer.max_length = positions + 1
+    with pytest.raises(BabelclipError, match=f"{positions + 1} tokens.*positions for {positions}.*max_length"):
+        tower.encode(["a dog " * 300])

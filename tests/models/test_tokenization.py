@@ -26,3 +26,12 @@ def test_what_the_user_stops_is_no_fault_of_a_library():
     assert of_rust(ValueError())
     assert not of_rust(KeyboardInterrupt())
     assert not of_rust(SystemExit())
+
+
+def test_a_length_without_room_for_special_tokens_is_refused_and_not_taken_for_no_limit():
+    tokenizer = TextTokenizer(make_tokenizer()._tokenizer, max_length=8, pad_id=1)
+    for tokens in (-1, 0, 1):
+        with pytest.raises(BabelclipError, match=f"max_length is {tokens}, and this tokenizer puts 2 special tokens"):
+            tokenizer.max_length = tokens
+    assert tokenizer.max_length == 8
+    assert len(tokenizer(["a dog " * 50])[0]) == 8
