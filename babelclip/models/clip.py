@@ -21,8 +21,8 @@ from babelclip.models.text import TextEncoder, normalize_rows
 if TYPE_CHECKING:
     from babelclip.models.conditioning import TokenStates
 
-# Queries scored at once: 1024 x 1 million pictures of scores take 4 GB, which is the most anyone should pay.
-_QUERIES_AT_ONCE = 1024
+# Scores held at once. With their negatives and their order they take 16 bytes each: 256 MB, or one query's.
+_SCORES_AT_ONCE = 1 << 24
 
 
 class UndeclaredLanguageWarning(UserWarning):
@@ -168,15 +168,10 @@ class Clip:
         Raises:
             BabelclipError: `k` is not positive, or the features have other dimensions than the space.
         """
-        features = np.asarray(image_features, dtype=np.float32)
-        if features.ndim != 2 or features.shape[1] != self.embed_dim:
-            raise BabelclipError(
-                f"image_features has shape {features.shape}; this space wants (C, {self.embed_dim}). "
-                "Encode the pictures with this model."
-            )
+        features = self._unit_rows(image_features, "image_features", "C")
         if k < 1:
             raise BabelclipError(f"k is {k}; it must be at least 1, for example 10.")
-        return top_k(self.encode_text(queries), normalize_rows(features), k)
+        return top_k(self.encode_text(queries), features, k)
 
     def logits(self, text_features: np.ndarray, image_features: np.ndarray) -> np.ndarray:
         """Returns scale x cosine (+ bias) (N, M) float32 for N texts and M pictures.
@@ -186,14 +181,17 @@ class Clip:
             image_features: (M, D); rows are normalised here.
 
         Raises:
-            BabelclipError: the model has no logit scale, as a text tower alone may have none.
+            BabelclipError: the model has no logit scale, as a text tower alone may have none, or features have another
+                shape.
         """
         if self.logit_scale is None:
             raise BabelclipError(
                 f"{self.name or 'This model'} has no logit scale, so it gives cosines only. Load it with its picture "
                 "tower (`babelclip.pair`), or multiply normalised features."
             )
-        cosines = normalize_rows(np.asarray(text_features)) @ normalize_rows(np.asarray(image_features)).T
+        cosines = self._unit_rows(text_features, "text_features", "N") @ (
+            self._unit_rows(image_features, "image_features", "M").T
+        )
         return np.asarray(np.float32(self.logit_scale) * cosines + np.float32(self.logit_bias or 0.0))
 
     def probabilities(self, text_features: np.ndarray, image_features: np.ndarray) -> np.ndarray:
@@ -265,6 +263,16 @@ class Clip:
             },
         }
 
+    def _unit_rows(self, features: np.ndarray, name: str, rows: str) -> np.ndarray:
+        """Returns features (N, D) of this space as float32, rows of unit length; errors say `name` and `rows`."""
+        features = np.asarray(features)
+        if features.ndim != 2 or features.shape[1] != self.embed_dim:
+            raise BabelclipError(
+                f"{name} has shape {features.shape}; this space wants ({rows}, {self.embed_dim}). "
+                "Encode with a model of this space, and give one vector as a row: vector[None]."
+            )
+        return normalize_rows(features)
+
     def _warn_of_undeclared(self, codes: Sequence[str]) -> None:
         undeclared = [code for code in dict.fromkeys(codes) if not languages.covers(self.languages, code)]
         if self.languages and undeclared:
@@ -310,6 +318,9 @@ def pair(text: Clip, image: Clip) -> Clip:
         name=text.name,
         attribution=tuple(dict.fromkeys((*text.attribution, *image.attribution))),
         revision=text.revision,
+        fidelity={
+            tower: clip.fidelity[tower] for tower, clip in (("text", text), ("image", image)) if tower in clip.fidelity
+        },
     )
 
 
@@ -324,8 +335,9 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
     k = min(k, len(corpus))
     scores = np.empty((len(queries), k), dtype=np.float32)
     indices = np.empty((len(queries), k), dtype=np.int64)
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        block = queries[start : start + _QUERIES_AT_ONCE] @ corpus.T
+    at_once = max(1, _SCORES_AT_ONCE // max(1, len(corpus)))
+    for start in range(0, len(queries), at_once):
+        block = queries[start : start + at_once] @ corpus.T
         order = np.argsort(-block, axis=1, kind="stable")[:, :k]
         indices[start : start + len(block)] = order
         scores[start : start + len(block)] = np.take_along_axis(block, order, axis=1)

@@ -55,6 +55,7 @@ class TextEncoder(nn.Module):
         self.token_head_layers = token_head
         self.token_head = None if token_head is None else build_head(token_head, backbone_width(backbone))[0]
         self.tokenizer = tokenizer
+        self._positions = _positions(backbone)
 
     @property
     def width(self) -> int:
@@ -98,7 +99,7 @@ class TextEncoder(nn.Module):
         """Returns `input_ids` and `attention_mask` (N, T) int64 on the tower's device.
 
         Raises:
-            BabelclipError: the tokenizer gives ids that the backbone has no row for.
+            BabelclipError: the tokenizer gives ids that the backbone has no row for, or more than it has positions.
         """
         input_ids, attention_mask = self.tokenizer.pad(token_ids)
         config: Any = self.backbone.config
@@ -107,6 +108,11 @@ class TextEncoder(nn.Module):
             raise BabelclipError(
                 f"The tokenizer gave token {int(input_ids.max())}, and the text tower has rows for {rows} tokens. "
                 "Tokenizer and weights must be of one model: copy the model's folder again from its origin."
+            )
+        if self._positions is not None and input_ids.shape[1] > self._positions:
+            raise BabelclipError(
+                f"A text has {input_ids.shape[1]} tokens, and the text tower has positions for {self._positions}. Set "
+                f"the tokenizer's max_length, now {self.tokenizer.max_length}, to that or less."
             )
         device = next(self.parameters()).device
         return input_ids.to(device), attention_mask.to(device)
@@ -158,6 +164,10 @@ class TextEncoder(nn.Module):
 
 def normalize_rows(features: np.ndarray) -> np.ndarray:
     """Returns `features` (..., D) as float32 with rows of unit length; a row of zeros stays zero."""
+    features = np.asarray(features)
+    if features.dtype.itemsize < 4:
+        # Squares of float16 overflow from a length of 256, and the bound below is 0 in it.
+        features = features.astype(np.float32)
     norms = np.linalg.norm(features, axis=-1, keepdims=True)
     return np.asarray(features / np.maximum(norms, 1e-12), dtype=np.float32)
 
@@ -207,6 +217,15 @@ def bare(model: nn.Module) -> nn.Module:
     """
     inner = getattr(model, "text_model", None) or getattr(model, "vision_model", None)
     return inner if isinstance(inner, nn.Module) else model
+
+
+def _positions(backbone: nn.Module) -> int | None:
+    """Returns the most tokens that a backbone has positions for; None where it has no such limit (T5)."""
+    from babelclip.models.checkpoints.text_body import room
+
+    config: Any = backbone.config
+    content = config.to_dict()
+    return room(content) if "max_position_embeddings" in content else None
 
 
 def _accepts(function: Any, argument: str) -> bool:

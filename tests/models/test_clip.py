@@ -14,6 +14,7 @@ import babelclip
 from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.models.clip import Clip, top_k
 from babelclip.models.preprocess import PictureError
+from babelclip.models.text import normalize_rows
 from tests.conftest import draw_shape, make_clip, make_image_encoder, make_text_encoder
 
 TEXTS = [
@@ -134,6 +135,35 @@ def test_rank_names_both_shapes_when_the_features_are_of_another_space(tiny_clip
         tiny_clip.rank("a dog", np.ones((2, 16), np.float32), k=0)
 
 
+def test_logits_want_rows_of_the_space(tiny_clip):
+    texts = tiny_clip.encode_text(["a dog", "två hundar"])
+    assert tiny_clip.probabilities(texts, texts[:1]).shape == (2, 1)
+    # One vector instead of a row of it would share 1 among the pictures and not among the texts.
+    with pytest.raises(BabelclipError, match=r"text_features has shape \(16,\).*\(N, 16\).*vector\[None\]"):
+        tiny_clip.probabilities(texts[0], texts)
+    with pytest.raises(BabelclipError, match=r"image_features has shape \(2, 5\).*\(M, 16\)"):
+        tiny_clip.logits(texts, texts[:, :5])
+
+
+def test_float16_rows_become_unit_rows_whatever_their_length():
+    rows = np.array([[0, 0], [300, 400], [0.003, 0.004]], dtype=np.float16)
+    unit = normalize_rows(rows)
+    assert unit.dtype == np.float32
+    np.testing.assert_allclose(unit, [[0, 0], [0.6, 0.8], [0.6, 0.8]], atol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), [0, 1, 1], atol=1e-6)
+
+
+def test_top_k_does_not_depend_on_how_many_scores_are_held(monkeypatch):
+    rng = np.random.default_rng(0)
+    queries, corpus = rng.integers(-3, 4, (7, 4)).astype(np.float32), rng.integers(-3, 4, (50, 4)).astype(np.float32)
+    scores, indices = top_k(queries, corpus, 5)
+    np.testing.assert_array_equal(indices, np.argsort(-(queries @ corpus.T), axis=1, kind="stable")[:, :5])
+    monkeypatch.setattr("babelclip.models.clip._SCORES_AT_ONCE", 1)
+    again = top_k(queries, corpus, 5)
+    np.testing.assert_array_equal(again[0], scores)
+    np.testing.assert_array_equal(again[1], indices)
+
+
 def test_top_k_keeps_corpus_order_among_equals():
     _, indices = top_k(np.ones((1, 2), np.float32), np.ones((5, 2), np.float32), 3)
     np.testing.assert_array_equal(indices, [[0, 1, 2]])
@@ -150,6 +180,14 @@ def test_towers_must_exist_and_agree():
         Clip(space="s")
     with pytest.raises(BabelclipError, match=r"16 dimensions.*8"):
         Clip(space="s", text=make_text_encoder(), image=make_image_encoder(embed_dim=8))
+
+
+def test_a_pair_keeps_what_the_dtype_of_each_of_its_towers_costs():
+    text = Clip(space="s", text=make_text_encoder(), fidelity={"text": {"dtype": "int8"}})
+    image = Clip(space="s", text=text.text, image=make_image_encoder(), fidelity={"image": {"dtype": "bfloat16"}})
+    both = babelclip.pair(text, image)
+    assert both.fidelity == {"text": {"dtype": "int8"}, "image": {"dtype": "bfloat16"}}
+    assert babelclip.pair(image, image).fidelity == {"image": {"dtype": "bfloat16"}}
 
 
 def test_saved_and_loaded_model_gives_bit_equal_vectors(tiny_clip, tmp_path):
