@@ -151,7 +151,11 @@ function tell(answer) {
 /** Says what went wrong and what can be done; `again` repeats what failed. */
 function trouble(error, again, { keep = false } = {}) {
   if (!keep) {
+    // No next page comes into the empty grid, nor one that is on its way.
+    running?.abort();
+    cursor = null;
     grid.show([]);
+    grid.finish(true);
     say();
   }
   if (error instanceof NeedsToken) return askToken();

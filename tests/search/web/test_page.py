@@ -296,6 +296,9 @@ def test_a_file_that_is_no_picture_is_refused_in_words(open_page):
     assert "not a picture" in page.inner_text(".message.error") or "cannot be decoded" in page.inner_text(
         ".message.error"
     )
+    page.wait_for_timeout(300)  # no next page of what was there before comes
+    assert page.is_visible(".message.error")
+    assert captions(page) == []
     page.get_by_role("button", name="Try again").click()
     page.wait_for_selector(".card")
 
