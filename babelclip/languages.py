@@ -2,7 +2,8 @@
 
 Every public place of babelclip speaks BCP-47, and this module alone knows the others. The facts lie in
 `languages.tsv`, a table of one line a language; it is read on the first question and importing this module costs
-nothing. Entry points: `normalize`, `name`, `native_name`, `script`, `is_rtl`, `flores`, `covers`, `known`.
+nothing. Entry points: `normalize`, `name`, `native_name`, `script`, `is_rtl`, `flores`, `read_as`, `covers`,
+`known`.
 
 Choices where practice disagrees:
 
@@ -138,6 +139,23 @@ def flores(code: str) -> str | None:
     return lookup(code).flores or None
 
 
+def read_as(code: str) -> str | None:
+    """Returns the language of FLORES-200 as which a text is best read: the same, or its closest kin in the same script.
+
+    That is the language without its region or variety (`pt-BR`: `pt`), or a member of the same macrolanguage (`no`:
+    `nb`, `quz`: `quy`); None where FLORES has no kin. It is no answer to what to write: a translation into `quy` is none
+    into `quz`.
+
+    Raises:
+        UnknownLanguageError: the code is not known.
+    """
+    language = lookup(code)
+    parents = _parents(language.code)
+    whole = next((_MACROLANGUAGES[one] for one in parents if one in _MACROLANGUAGES), parents[-1])
+    kin = [*parents, whole, *(member for member, of in _MACROLANGUAGES.items() if of == whole)]
+    return next((one for one in kin if flores(one) and script(one) == language.script), None)
+
+
 def nllb_token(flores_code: str) -> str:
     """Returns the word of NLLB-200's vocabulary for a FLORES-200 code: the same, but Santali is called `sat_Beng`."""
     return "sat_Beng" if flores_code == "sat_Olck" else flores_code
@@ -158,9 +176,14 @@ def covers(declared: Iterable[str], code: str) -> bool:
     codes = {normalize(other) for other in declared}
     if language.code in codes or (language.code == "no" and "nb" in codes):
         return True
-    parents = [language.code.rsplit("-", n)[0] for n in range(1, language.code.count("-") + 1)]
+    parents = _parents(language.code)[1:]
     parents.append(_MACROLANGUAGES.get(language.code.split("-")[0], ""))
     return any(parent in codes and lookup(parent).script == language.script for parent in parents)
+
+
+def _parents(code: str) -> list[str]:
+    """Returns a code and what is left of it as its subtags go, the last first: `zh-Hant-HK`, `zh-Hant`, `zh`."""
+    return [code.rsplit("-", n)[0] for n in range(code.count("-") + 1)]
 
 
 def _find(code: str) -> Language | None:

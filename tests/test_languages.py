@@ -163,6 +163,26 @@ def test_a_declared_language_covers_its_regions_but_not_another_script():
     assert not languages.covers([], "en")
 
 
+@pytest.mark.parametrize(
+    ("code", "read"),
+    [
+        ("sv", "sv"),
+        ("pt-BR", "pt"),
+        ("zh-HK", "zh-Hant"),
+        # XM3600 has Norwegian and Cusco Quechua, FLORES has Bokmål and Ayacucho Quechua.
+        ("no", "nb"),
+        ("nn", "nn"),
+        ("quz", "quy"),
+        ("qu", "quy"),
+        ("sr-Latn", None),
+        ("br", None),
+    ],
+)
+def test_a_language_that_flores_lacks_is_read_as_its_kin_in_the_same_script(code, read):
+    assert languages.read_as(code) == read
+    assert languages.flores(code) is None or read == languages.normalize(code)
+
+
 def test_importing_the_module_loads_neither_torch_nor_the_table():
     code = (
         "import sys; from babelclip import languages; "

@@ -42,7 +42,8 @@ class TextTokenizer:
             pad_to: fill every text to this many tokens, which the model then reads as any other (SigLIP: 64).
             eos_id: the id that ends a text, where `eos` pooling looks for it (CLIP).
             language: the language of texts whose language is not told (BCP-47), for models whose first token names
-                the language in FLORES codes (NLLB); None for all others.
+                the language in FLORES codes (NLLB); None for all others. One that FLORES lacks is read as its closest
+                kin (see `languages.read_as`), here and where a text is told.
 
         Raises:
             BabelclipError: the cleaning rule is not known, `max_length` leaves no room for the special tokens, or the
@@ -56,7 +57,7 @@ class TextTokenizer:
         self.cleaning = cleaning
         self.pad_to = pad_to
         self.eos_id = eos_id
-        self.language = language
+        self.language = None if language is None else languages.read_as(language) or language
         self._clean = cleaning_rule(cleaning)
         if language is not None:
             self._language_id(language)
@@ -133,12 +134,13 @@ class TextTokenizer:
             ) from error
 
     def _language_id(self, code: str) -> int:
-        token = languages.flores(code)
-        found = None if token is None else self._tokenizer.token_to_id(languages.nllb_token(token))
+        language = languages.read_as(code)
+        token = languages.nllb_token(languages.flores(language) or "") if language else "no FLORES code"
+        found = self._tokenizer.token_to_id(token)
         if found is None:
             raise BabelclipError(
-                f"This model has no token for the language {code} ({token or 'no FLORES code'}). Give the language of "
-                "the text as one that FLORES-200 lists, or the closest to it."
+                f"This model has no token for the language {code} ({token}). Give the language of the text as one that "
+                "FLORES-200 lists, or the closest to it."
             )
         return int(found)
 

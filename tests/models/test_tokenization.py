@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tokenizers import Tokenizer, models, processors
 
 from babelclip.errors import BabelclipError, of_rust
 from babelclip.models.tokenization import TextTokenizer
@@ -35,3 +36,18 @@ def test_a_length_without_room_for_special_tokens_is_refused_and_not_taken_for_n
             tokenizer.max_length = tokens
     assert tokenizer.max_length == 8
     assert len(tokenizer(["a dog " * 50])[0]) == 8
+
+
+def test_languages_that_flores_lacks_get_the_token_of_their_kin():
+    names = ["<unk>", "<pad>", "</s>", "eng_Latn", "nob_Latn", "quy_Latn", "por_Latn"]
+    inner = Tokenizer(models.WordLevel({name: place for place, name in enumerate(names)}, unk_token="<unk>"))
+    inner.post_processor = processors.TemplateProcessing(
+        single="eng_Latn $A </s>", special_tokens=[("eng_Latn", 3), ("</s>", 2)]
+    )
+    tokenizer = TextTokenizer(inner, max_length=8, pad_id=1, language="no")
+    told = [None, "en", "no", "quz", "pt-BR"]
+    assert [row[0] for code in told for row in tokenizer(["a"], code)] == [4, 3, 4, 5, 6]
+    assert tokenizer.language == "nb"  # what is saved and exported has a token of its own
+    for code in ("sv", "sr-Latn"):
+        with pytest.raises(BabelclipError, match=f"no token for the language {code}"):
+            tokenizer(["a"], code)
