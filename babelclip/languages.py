@@ -143,8 +143,8 @@ def read_as(code: str) -> str | None:
     """Returns the language of FLORES-200 as which a text is best read: the same, or its closest kin in the same script.
 
     That is the language without its region or variety (`pt-BR`: `pt`), or a member of the same macrolanguage (`no`:
-    `nb`, `quz`: `quy`); None where FLORES has no kin. It is no answer to what to write: a translation into `quy` is none
-    into `quz`.
+    `nb`, `quz`: `quy`); None where FLORES has no kin. It is no answer to what to write: a translation into `quy` is
+    none into `quz`.
 
     Raises:
         UnknownLanguageError: the code is not known.
