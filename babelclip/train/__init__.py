@@ -29,7 +29,7 @@ _HOME = {
     "distill": "distill",
     "LossError": "loop",
     "RunResult": "loop",
-    "LostProcessError": "processes",
+    "LostProcessError": "patience",
     "Recipe": "recipe",
     "load_recipe": "recipe",
     "fit_ridge": "ridge",

@@ -34,6 +34,8 @@ _KEPT = 2
 _SEED_OF_A_RANK = 1_000_003
 # Settings that do not change what is computed, so a resumed run may have others.
 _FREE = {
+    "best_metric",
+    "best_is",
     "validate_every",
     "save_every",
     "log_every",
@@ -228,9 +230,11 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], folder: Pa
     # A setting that a run of an older version does not name had the value that is now its default.
     old, new = _flat({"train": as_json(dataclasses.asdict(Train()))}) | _flat(before), _flat(now)
     free = {f"train.{key}" for key in _FREE}
-    if old.get("train.schedule") == new.get("train.schedule") == "constant":
-        # Only a decaying schedule depends on the number of steps; a constant one may be extended.
-        free.add("train.steps")
+    # Runs of older versions say nothing of these.
+    free |= {"pooling", "taught.space", "taught.target"} - old.keys()
+    if old.get("train.schedule") == new.get("train.schedule") and new.get("train.schedule") in ("constant", "steps"):
+        # Only a decaying schedule depends on the length of the run; another one may be extended.
+        free |= {"train.steps", "train.epochs"}
     changed = [key for key in sorted(set(old) | set(new)) if old.get(key) != new.get(key) and key not in free]
     if changed:
         shown = "; ".join(f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in changed[:3])

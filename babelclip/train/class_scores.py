@@ -39,7 +39,7 @@ def zero_shot_scores(image_features: np.ndarray, class_features: np.ndarray, lab
 
 
 class Scorer:
-    """Measures a pair on named sets of pictures; `unreadable` counts the pictures that were left out of a set."""
+    """Measures a pair on named sets of pictures; those that cannot be read are left out of a set."""
 
     def __init__(
         self,
@@ -57,7 +57,6 @@ class Scorer:
             sets: name -> what its pictures are called in `images`, and their labels, (N,) both.
         """
         self.pair, self.images, self.texts, self.sets = pair, images, texts, sets
-        self.unreadable: dict[str, int] = {}
 
     def __call__(self, name: str) -> dict[str, float]:
         """Returns `acc1`, `mean_per_class_recall` (means over languages), then `acc1/sv` and so on."""
@@ -68,7 +67,6 @@ class Scorer:
                 texts.prompts.lang: zero_shot_scores(features, self._classes(texts), labels[kept])
                 for texts in self.texts
             }
-        self.unreadable[name] = len(places) - len(kept)
         means = {
             key: float(np.mean([found[key] for found in by_lang.values()])) for key in ("acc1", "mean_per_class_recall")
         }

@@ -232,7 +232,10 @@ def _before(scorer: Scorer, out: Path, resume: bool, processes: Processes) -> Sc
     """Returns the figures of the start, which a resumed run need not measure again."""
     path = out / "before.json"
     known: Scores = processes.told(read_json(path) if resume and path.exists() else {})
-    if known and known.keys() == scorer.sets.keys():
+    # A run may be resumed with another second language.
+    wanted = {each.prompts.lang for each in scorer.texts}
+    measured_in = [{key.partition("/")[2] for key in figures} - {""} for figures in known.values()]
+    if known.keys() == scorer.sets.keys() and all(langs == wanted for langs in measured_in):
         return known
     measured = {name: scorer(name) for name in scorer.sets}
     if processes.writes:
@@ -333,6 +336,7 @@ def _facts(recipe: Recipe, data: ClassBatches) -> dict[str, Any]:
         "classify": {key: settings[key] for key in ("loss", "trainable", "rank", "lang")},
         "towers": towers,
         "dropout": recipe.student.dropout,
+        "pooling": recipe.student.pooling,
         "data": data.fingerprint,
     }
 

@@ -32,6 +32,7 @@ from babelclip.train.pair_sources import open_benchmark, open_pairs, open_towers
 from babelclip.train.processes import Processes, Ranks, WholeBatchLoss, connect
 from babelclip.train.recall import Benchmark, recall_of
 from babelclip.train.recipe import Recipe, recipe_to_dict, write_recipe
+from babelclip.train.recipe_checks import check_best
 from babelclip.train.tar_batches import TarBatches, check_streaming
 from babelclip.train.tar_shards import TarShards
 from babelclip.train.towers import Pair, is_locked, trained_parameters
@@ -97,7 +98,8 @@ def train_contrastive(
     """
     out = Path(out)
     _check(clip, recipe, image_features, text_features)
-    _check_best(recipe, benchmark)
+    if benchmark is not None:
+        check_best(recipe.train.best_metric or "R@1", recipe.train)
     processes = connect(recipe.train)
     device = training_device(recipe.train)
     for tower in (clip.text, clip.image):
@@ -130,6 +132,7 @@ def train_contrastive(
                 "towers": towers,
                 "loss": content["loss"],
                 "dropout": recipe.student.dropout,
+                "pooling": recipe.student.pooling,
                 "captions": data.batches.fingerprint,
             },
             about={"versions": versions(), "languages": data.languages},
@@ -325,12 +328,3 @@ def _check(clip: Clip, recipe: Recipe, images: EmbeddingStore | None, texts: Emb
             raise BabelclipError(
                 f"{what} vectors have {store.dim} dimensions, the model {clip.embed_dim}: encode again."
             )
-
-
-def _check_best(recipe: Recipe, benchmark: Benchmark | None) -> None:
-    best = recipe.train.best_metric or "R@1"
-    if benchmark is not None and "R@" in best and recipe.train.best_is == "lowest":
-        raise BabelclipError(
-            f'A benchmark measures {best}, which is better where it is higher, but train.best_is = "lowest": set '
-            'best_is = "highest" in [train], or best_metric to a figure that falls.'
-        )

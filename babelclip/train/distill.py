@@ -31,10 +31,11 @@ from babelclip.train.live import Targets
 from babelclip.train.mix_batches import Counts
 from babelclip.train.recall import SeenBenchmark
 from babelclip.train.recipe import Recipe, recipe_to_dict, write_recipe
+from babelclip.train.recipe_checks import check_best
 from babelclip.train.state import newest
 from babelclip.train.text_batches import Batch
 from babelclip.train.texts import Inputs, TokenTable
-from babelclip.train.trainable import count_weights, encoder_layers, select_parameters, set_dropout, trained_layers
+from babelclip.train.trainable import count_weights, encoder_layers, set_dropout, student_parameters, trained_layers
 
 _LOG = logging.getLogger(__name__)
 _DISTILL_LOSSES = ("mse", "mse_sum", "cosine", "infonce")
@@ -64,9 +65,12 @@ class DistillResult:
 
     @property
     def relative_mse(self) -> float:
-        """Validation MSE over that of the trivial predictor: 1 = nothing learned, 0 = all; nan if not measured."""
+        """Validation MSE over that of the trivial predictor: 1 = nothing learned, 0 = all.
+
+        nan if it was not measured, or the targets are all the same, as that of one caption is.
+        """
         figures = self.run.validation
-        return figures["mse"] / figures["trivial_mse"] if "mse" in figures else float("nan")
+        return figures["mse"] / figures["trivial_mse"] if figures.get("trivial_mse") else float("nan")
 
 
 def distill(
@@ -106,13 +110,10 @@ def distill(
     """
     out = Path(out)
     _check(student, targets, recipe)
+    if (validation is not None or benchmark is not None) and (recipe.train.keep == "best" or recipe.train.early_stop):
+        check_best(recipe.train.best_metric or ("R@1" if validation is None else "mse"), recipe.train)
     student.float().to(training_device(recipe.train))
-    parameters = select_parameters(
-        student,
-        recipe.student.trainable,
-        setting="student.trainable",
-        freeze_embeddings=recipe.student.freeze_embeddings,
-    )
+    parameters = student_parameters(student, recipe.student)
     data: CaptionData | MixData
     if isinstance(captions, Mixer):
         data = MixData(student, captions, targets, recipe, weights)
@@ -158,7 +159,7 @@ def _run(
         out,
         validate=measures,
         resume=resume,
-        facts=_facts(recipe, data.facts()),
+        facts=_facts(recipe, targets, data.facts()),
         about={"languages": data.languages, "versions": versions()},
         progress=progress,
     )
@@ -207,6 +208,11 @@ def _reader(student: TextEncoder, recipe: Recipe, last: int, keeps_states: bool,
 
 def _step_loss(recipe: Recipe, trivial: float) -> loop.StepLoss:
     terms = recipe.loss_terms()
+    if recipe.loss.relative and not trivial:
+        raise BabelclipError(
+            "loss.relative divides by the variance of the targets, and they are all the same: give captions of "
+            "several sources, or drop it."
+        )
     scale = 1.0 / trivial if recipe.loss.relative else 1.0
     temperature = recipe.loss.temperature
 
@@ -295,6 +301,7 @@ def _first_layer(student: TextEncoder, recipe: Recipe) -> int | None:
     return len(layers) - count
 
 
-def _facts(recipe: Recipe, of_data: dict[str, Any]) -> dict[str, Any]:
+def _facts(recipe: Recipe, targets: Targets, of_data: dict[str, Any]) -> dict[str, Any]:
     content = recipe_to_dict(recipe)
-    return {"student": content["student"], "loss": content["loss"], **of_data}
+    taught = {"space": targets.space, "target": targets.target}
+    return {"student": content["student"], "loss": content["loss"], "taught": taught, **of_data}

@@ -251,6 +251,8 @@ def _train(
 ) -> Literal["finished", "interrupted"]:
     settings, saved, better = job.settings, state.step if state.step else -1, False
     if validate and settings.validate_every and state.step == 0:
+        # A run that was killed before its first step measures its start again, as if it had not before.
+        state.best_value, state.best_step, state.stale = None, None, 0
         save(job, state, log, best=_validate(job, state, log, bar, validate))
     stopping = job.processes.any(stop.is_set())
     with contextlib.closing(upcoming(job, state)) as batches:
@@ -316,7 +318,13 @@ def _validate(job: Job, state: State, log: RunLog | NoLog, bar: Bar, validate: V
     state.validation = figures
     wanted = job.settings.best_metric or next(iter(figures), "")
     if wanted not in figures:
-        raise BabelclipError(f"train.best_metric = {wanted!r} was not measured. {did_you_mean(wanted, figures)}")
+        if state.step:
+            # Where nothing is measured on the way it is found at the end, which must not cost the run.
+            save(job, state, log, best=False)
+        raise BabelclipError(
+            f"train.best_metric = {wanted!r} was not measured. {did_you_mean(wanted, figures)} Correct it, then go on "
+            "with --resume."
+        )
     value, best = figures[wanted], state.best_value
     better = best is None or (value > best if job.settings.best_is == "highest" else value < best)
     better = better and math.isfinite(value)

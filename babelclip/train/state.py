@@ -104,9 +104,13 @@ def restore(job: Job) -> State:
     step, source = found
     folder = checkpoint.folder_of(job.out, step)
     weights, average, inner, content = read(job.processes, job.out, step, source)
-    checkpoint.check_same_run(content.pop("facts"), job.facts, folder)
+    before = content.pop("facts")
+    checkpoint.check_same_run(before, job.facts, folder)
     content.pop("about")
     state = State(**content)
+    if any(before["train"].get(key) != job.facts["train"][key] for key in ("best_metric", "best_is")):
+        # The best by another measure; which step is best by this one has not been asked yet.
+        state.best_value, state.best_step, state.stale = None, None, 0
     checkpoint.restore_weights(trained_state(job.model, job.spread.parameters), weights, folder)
     if job.average is not None:
         checkpoint.restore_weights(job.average.weights, average or {}, folder)

@@ -36,7 +36,7 @@ from babelclip.train.recipe_checks import needed
 from babelclip.train.sentences import Sentences, distinct_sentences, own_space
 from babelclip.train.similarity import Similarity
 from babelclip.train.students import open_student, with_pooling
-from babelclip.train.trainable import count_weights, select_parameters, set_dropout
+from babelclip.train.trainable import count_weights, set_dropout, student_parameters
 
 _DEFAULT_BATCH = 16
 
@@ -291,11 +291,8 @@ def _run(
     progress: bool,
 ) -> StsResult:
     model.float().to(training_device(recipe.train))
-    settings = recipe.student
-    parameters = select_parameters(
-        student, settings.trainable, setting="student.trainable", freeze_embeddings=settings.freeze_embeddings
-    )
-    set_dropout(student, settings.dropout)
+    parameters = student_parameters(student, recipe.student)
+    set_dropout(student, recipe.student.dropout)
     if model is not student:
         parameters = {f"student.{name}": parameter for name, parameter in parameters.items()}
         parameters |= {name: p for name, p in model.named_parameters() if not name.startswith("student.")}

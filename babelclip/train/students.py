@@ -47,8 +47,6 @@ def load_student(settings: Student, *, embed_dim: int, seed: int = 0, targets: i
     clip = open_student(settings.model)
     if clip.text is None:
         raise BabelclipError(f"{settings.model} has no text tower. Give [student] the folder of a text encoder.")
-    if settings.embed_dim not in (None, embed_dim):
-        raise BabelclipError(losses.dim_mismatch((targets, embed_dim), settings.embed_dim or 0))
     text = fit_student(clip.text, settings, embed_dim=embed_dim, seed=seed, targets=targets)
     return Clip(space="", text=text, languages=clip.languages, name=clip.name, attribution=clip.attribution)
 
@@ -61,9 +59,11 @@ def fit_student(
     A head is new where the settings name one, or an `embed_dim` that the tower does not have, or where there is none.
 
     Raises:
-        BabelclipError: the tower's own head has another dimension than the targets, or `max_length` is beyond the
-            backbone's positions.
+        BabelclipError: the tower's own head, or `embed_dim` of the settings, has another dimension than the targets, or
+            `max_length` is beyond the backbone's positions.
     """
+    if settings.embed_dim not in (None, embed_dim):
+        raise BabelclipError(losses.dim_mismatch((targets, embed_dim), settings.embed_dim or 0))
     _set_length(text, settings.max_length)
     pooling = settings.pooling or text.pooling
     kind = settings.head

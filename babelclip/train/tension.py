@@ -30,6 +30,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -51,7 +52,7 @@ from babelclip.train.recipe_checks import needed
 from babelclip.train.sentences import Sentences, distinct_sentences, own_space
 from babelclip.train.similarity import Similarity
 from babelclip.train.students import open_student
-from babelclip.train.trainable import count_weights, select_parameters, set_dropout
+from babelclip.train.trainable import count_weights, set_dropout, student_parameters
 
 _LOG = logging.getLogger(__name__)
 _UPDATES_OF_AN_EPOCH = 500
@@ -112,7 +113,8 @@ def tension(recipe: Recipe, out: Path | str, *, resume: bool = False, progress: 
     """
     student = open_student(needed(recipe.student.model, "student.model"))
     needed(recipe.data.captions, "data.captions")
-    texts = [text for source in recipe.data.captions for part in open_captions(source) for text in part.texts]
+    parts = (open_captions(source, lang=recipe.data.lang or None) for source in recipe.data.captions)
+    texts = [text for part in chain.from_iterable(parts) for text in part.texts]
     validation = read_scored(*recipe.sts.validation) if recipe.sts.validation else None
     return train_tension(student, texts, recipe, out, validation=validation, resume=resume, progress=progress)
 
@@ -348,12 +350,7 @@ def _twins(student: Clip, recipe: Recipe) -> Twins:
 def _parameters(model: Twins, recipe: Recipe) -> dict[str, nn.Parameter]:
     chosen: dict[str, nn.Parameter] = {}
     for name, encoder in (("f1", model.f1), ("f2", model.f2)):
-        selected = select_parameters(
-            encoder,
-            recipe.student.trainable,
-            setting="student.trainable",
-            freeze_embeddings=recipe.student.freeze_embeddings,
-        )
+        selected = student_parameters(encoder, recipe.student)
         chosen |= {f"{name}.{key}": parameter for key, parameter in selected.items()}
         set_dropout(encoder, recipe.student.dropout)
     return chosen | ({} if model.log_scale is None else {"log_scale": model.log_scale})
@@ -364,7 +361,7 @@ def _clip(student: Clip, encoder: TextEncoder, name: Which, out: Path) -> Clip:
         space=own_space("tension", encoder),
         text=encoder,
         languages=student.languages,
-        name=f"{out.name}-{name}",
+        name=f"{out.resolve().name}-{name}",
         attribution=student.attribution,
     )
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from babelclip.errors import BabelclipError
-from babelclip.train.recipe import Train
+from babelclip.train.recipe import Student, Train
 
 # Where transformers classes, and our own towers, keep their stack of layers.
 _LAYER_PATHS = (
@@ -25,6 +25,9 @@ _LAYER_PATHS = (
     "text_model.encoder.layers",
     "blocks",
 )
+
+# What layers of transformers call a probability of dropout that they keep as a number.
+_DROPOUTS = {"dropout", "attention_dropout", "activation_dropout"}
 
 
 def trained_layers(text: str, available: int, setting: str) -> int | None:
@@ -110,6 +113,26 @@ def select_parameters(
     return {name: parameter for name, parameter in named.items() if name in chosen}
 
 
+def student_parameters(student: nn.Module, settings: Student) -> dict[str, nn.Parameter]:
+    """Returns what [student] says that trains of a text encoder, by name; see `select_parameters`.
+
+    Raises:
+        BabelclipError: as `select_parameters`, or `student.trainable` is "locked": a tower that is trained alone moves.
+    """
+    chosen = select_parameters(
+        student,
+        settings.trainable,
+        setting="student.trainable",
+        freeze_embeddings=settings.freeze_embeddings,
+    )
+    if not chosen:
+        raise BabelclipError(
+            f'student.trainable = {settings.trainable!r} leaves nothing to train. Allowed: "all", "head", or "last N '
+            'layers".'
+        )
+    return chosen
+
+
 def _from_layer_on(named: Mapping[str, nn.Parameter], backbone: nn.Module, layer: nn.Module) -> set[str]:
     first = next(layer.parameters())
     inside = {id(parameter) for parameter in backbone.parameters()}
@@ -156,7 +179,8 @@ def set_dropout(module: nn.Module, probability: float) -> None:
     """Sets the probability of every dropout layer; 0 puts the module into eval mode, which regression needs.
 
     Dropout changes the mean of a regressed vector: AltCLIP trains its student with dropout 0 (arXiv 2211.06679).
-    Eval mode also covers attention that keeps its probability in an attribute.
+    Layers of some backbones (NLLB, CLIP, ModernBERT's attention) keep theirs as a number and not as a module; it is set
+    as well, or else it would stay what the checkpoint was trained with.
 
     Raises:
         BabelclipError: the probability is not below 1.
@@ -167,6 +191,9 @@ def set_dropout(module: nn.Module, probability: float) -> None:
     for part in module.modules():
         if isinstance(part, nn.Dropout):
             part.p = probability
+        for name in _DROPOUTS & vars(part).keys():
+            if isinstance(getattr(part, name), float):
+                setattr(part, name, probability)
     lock_still(module)
 
 

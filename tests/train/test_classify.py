@@ -241,3 +241,12 @@ def test_zero_shot_scores_of_a_hand_written_case():
         "classes_predicted": 3,
     }
     assert zero_shot_scores(axes[[0, 0, 0]], axes, np.asarray([0, 1, 2]))["classes_predicted"] == 1
+
+
+def test_a_second_language_may_be_added_when_a_run_is_resumed(folder: Path, tmp_path: Path):
+    plain = ("classify.second_lang=", "classify.second_names={}")
+    first = run(folder, tmp_path / "run", *plain)
+    assert "acc1/sv" not in first.result.before["test"]
+    again = run(folder, tmp_path / "run", resume=True)
+    assert again.result.before["test"]["acc1/en"] == first.result.before["test"]["acc1/en"]
+    assert 0 <= again.result.before["test"]["acc1/sv"] <= 1

@@ -236,3 +236,24 @@ def test_negatives_are_drawn_from_the_targets_and_the_same_after_a_resume(tmp_pa
         torch.testing.assert_close(resumed.state_dict()[name], expected, rtol=0, atol=0, msg=name)
     run("none", "train.steps=8")
     assert losses_of(tmp_path / "none")[0] < losses_of(tmp_path / "whole")[0]
+
+
+def test_targets_of_another_space_or_kind_are_refused_at_resume(tmp_path: Path):
+    train(tmp_path, "train.steps=2")
+    other = make_store(tmp_path / "other", space="test/other", seed=0)
+    with pytest.raises(BabelclipError, match=r"taught\.space was 'test/tiny' and is 'test/other'"):
+        distill(
+            make_text_encoder(), make_captions(), other, recipe_of("train.steps=4"),
+            tmp_path / "run", resume=True, progress=False,
+        )  # fmt: skip
+
+
+def test_targets_that_are_all_the_same_have_no_trivial_predictor_to_be_measured_by(tmp_path: Path):
+    captions = make_captions()
+    one = captions.select(lang="en")
+    one = Captions(one.table.slice(0, 1))
+    _, result = train(tmp_path / "held-out", "train.steps=2", validation=one)
+    assert result.run.validation["trivial_mse"] == 0
+    assert np.isnan(result.relative_mse)
+    with pytest.raises(BabelclipError, match=r"loss\.relative divides by the variance of the targets"):
+        train(tmp_path / "trained", "train.steps=2", "loss.relative=true", captions=one)

@@ -18,6 +18,7 @@ from babelclip.train.recipe import Student, recipe_from_dict
 from babelclip.train.sts import sts
 from babelclip.train.students import fit_student, load_encoder, load_student
 from babelclip.train.tension import tension
+from babelclip.train.trainable import set_dropout
 from tests.conftest import EMBED_DIM, make_text_encoder, make_tokenizer
 from tests.train.parts import make_captions, make_store
 
@@ -225,3 +226,13 @@ def test_a_plain_folder_that_only_transformers_reads_is_trained_on_sentences(tmp
     again = babelclip.load(clip.save(tmp_path / "saved"), device="cpu", dtype="float32").encode_text(["a red dog"])
     assert np.abs(again - untaught).max() > 1e-4
     np.testing.assert_allclose(again, clip.encode_text(["a red dog"]), atol=1e-6)
+
+
+def test_dropout_is_set_also_where_layers_keep_it_as_a_number(tmp_path: Path):
+    text = load_student(Student(model=str(make_folder(tmp_path / "plain", "m2m_100"))), embed_dim=EMBED_DIM).text
+    assert text is not None
+    set_dropout(text, 0.25)
+    kept = [module.dropout for module in text.modules() if isinstance(vars(module).get("dropout"), float)]
+    assert len(kept) > 2
+    assert set(kept) == {0.25}
+    assert text.training

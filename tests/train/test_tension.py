@@ -266,3 +266,16 @@ def test_a_recipe_names_student_sentences_and_pairs(tmp_path: Path):
     for place, name in enumerate(("student.model", "data.captions")):
         with pytest.raises(BabelclipError, match=f"does not say {name}"):
             tension(recipe_of(*given[:place], *given[place + 1 :]), tmp_path / "other", progress=False)
+
+
+def test_sentences_that_name_no_language_have_that_of_the_recipe(tmp_path: Path):
+    make_student().save(tmp_path / "student")
+    (tmp_path / "sentences.txt").write_text("\n".join(make_texts()), encoding="utf-8")
+    paths = (f"student.model={tmp_path / 'student'}", f"data.captions={tmp_path / 'sentences.txt'}")
+    result = tension(recipe_of(*paths, "data.lang=en", "train.steps=2"), tmp_path / "run", progress=False)
+    assert result.sentences > 50
+
+
+def test_a_locked_student_is_refused(tmp_path: Path):
+    with pytest.raises(BabelclipError, match=r"student\.trainable = 'locked' leaves nothing to train"):
+        train(tmp_path, "student.trainable=locked")
