@@ -22,6 +22,7 @@ from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.files import atomic_path
 from babelclip.models.clip import Clip
 from babelclip.store.id_index import IdIndex
+from babelclip.train.texts import langs_of
 
 _TEXTS = "sources.arrow"
 _SCHEMA = pa.schema([("id", pa.large_string()), ("text", pa.large_string()), ("lang", pa.large_string())])
@@ -108,7 +109,7 @@ class LiveTargets:
         if not len(distinct):
             return np.empty((0, self.dim), np.float32)
         texts, langs = self._sources.take(distinct)
-        lang = langs if self._tower.tokenizer.language is not None else None
+        lang = langs_of(self._tower, langs)
         vectors = text_vectors(self._tower, texts, target=self.target, lang=lang, token_budget=self._budget)
         return np.asarray(vectors[places], np.float32)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -74,6 +75,8 @@ class MixBatches:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="window")
         self._ahead: dict[int, Future[_Read]] = {}
         self._windows: dict[int, Rows] = {}
+        # On an accelerator one thread plans and another one loads.
+        self._lock = threading.Lock()
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """Returns the batches of window `epoch`, its rows numbered through the whole mix."""
@@ -86,8 +89,13 @@ class MixBatches:
         return self.rows_of(epoch).load(rows - epoch * self.window)
 
     def tokens(self, rows: np.ndarray) -> int:
-        """Returns the tokens of some rows of one window, padding not counted."""
+        """Returns the tokens of some rows of one window, padding not counted; windows before it are let go of.
+
+        The loop asks when it trains on a batch, which is after it was planned and loaded, and in the order of batches.
+        """
         epoch = int(rows[0]) // self.window
+        with self._lock:
+            self._windows = {number: kept for number, kept in self._windows.items() if number >= epoch}
         return self.rows_of(epoch).tokens(rows - epoch * self.window)
 
     def in_steps(self, settings: Train) -> Train:
@@ -100,17 +108,15 @@ class MixBatches:
 
     def rows_of(self, epoch: int) -> Rows:
         """Returns a window, and has the next one read meanwhile."""
-        found = self._windows.get(epoch)
-        if found is None:
-            read = self._asked(epoch).result()
-            self._ahead.pop(epoch)
-            self.counts += read.counts
-            found = self._rows(read)
-            # Batches of the window before may still be read for an accelerator.
-            self._windows = {number: rows for number, rows in self._windows.items() if number == epoch - 1}
-            self._windows[epoch] = found
-            self._ahead = {number: read for number, read in self._ahead.items() if number == epoch + 1}
-            self._asked(epoch + 1)
+        with self._lock:
+            found = self._windows.get(epoch)
+            if found is None:
+                read = self._asked(epoch).result()
+                self._ahead.pop(epoch)
+                self.counts += read.counts
+                found = self._windows[epoch] = self._rows(read)
+                self._ahead = {number: ahead for number, ahead in self._ahead.items() if number == epoch + 1}
+                self._asked(epoch + 1)
         return found
 
     def close(self) -> None:

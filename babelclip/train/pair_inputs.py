@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from babelclip.data.captions import Captions
@@ -20,7 +21,7 @@ from babelclip.train import pictures
 from babelclip.train.pair_batches import LiveTexts
 from babelclip.train.processes import Processes
 from babelclip.train.recipe import Recipe
-from babelclip.train.texts import TokenTable, beyond_room
+from babelclip.train.texts import TokenTable, beyond_room, langs_of
 from babelclip.train.towers import is_locked
 
 # Instead of a store in `towers.image_features` and `towers.text_features`.
@@ -80,12 +81,18 @@ class PairInputs:
         tower = self.clip.text
         if store is None and is_locked(self.recipe.towers.text) and self.recipe.towers.text_features != LIVE:
             assert tower is not None  # checked by the caller
-            text_of = dict(zip(captions.ids, captions.texts, strict=True))
+            rows = zip(captions.ids, zip(captions.texts, captions.langs, strict=True), strict=True)
+            text_of = dict(rows)
+
+            def encode(ids: list[str]) -> tuple[list[str], np.ndarray]:
+                texts, langs = zip(*(text_of[name] for name in ids), strict=True)
+                return ids, tower.encode(texts, normalize=False, lang=langs_of(tower, langs))
+
             with self.processes.main_first(self.out):
                 store = pictures.once(
                     self.out / "text_features",
                     captions.ids,
-                    lambda ids: (ids, tower.encode([text_of[name] for name in ids], normalize=False)),
+                    encode,
                     self.clip.space,
                     self.clip.name or self.clip.space,
                     tower.embed_dim,

@@ -1,7 +1,8 @@
 """The processes of a run: who writes, what all of them agree on, and features of all of them in one place.
 
 Every process makes the same plan of batches and takes its share of each, so that several give the losses and the
-weights that one process gives with the same batches. One process needs no process group: everything here is then the
+weights that one process gives with the same batches (but for `infonce` of teacher learning, which compares with the
+targets of its own share and negatives drawn for it). One process needs no process group: everything here is then the
 identity. Entry points: `connect`, `Processes`, `WholeBatchLoss`.
 """
 

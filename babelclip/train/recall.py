@@ -25,7 +25,7 @@ from babelclip.models.text import inference, normalize_rows
 from babelclip.store import EmbeddingStore
 from babelclip.train.pictures import paths_of
 from babelclip.train.recipe import Recipe
-from babelclip.train.texts import TokenTable
+from babelclip.train.texts import TokenTable, langs_of
 from babelclip.train.towers import Pair, is_locked
 
 KS = (1, 5, 10)
@@ -106,7 +106,7 @@ def recall_of(
             pictures = normalize_rows(image_features.gather(image_features.positions(list(paths))))
     texts = None
     if is_locked(recipe.towers.text) and clip.text is not None:
-        texts = clip.text.encode(captions.texts, progress=progress)
+        texts = clip.text.encode(captions.texts, lang=langs_of(clip.text, captions.langs), progress=progress)
     tokens = (
         None
         if texts is not None or clip.text is None

@@ -10,13 +10,15 @@ from babelclip.data.captions import Captions
 from babelclip.errors import BabelclipError
 from babelclip.models.text import TextEncoder
 from babelclip.train.losses import dim_mismatch
+from babelclip.train.texts import langs_of
 
 
 def pooled_features(
     student: TextEncoder, captions: Captions, *, token_budget: int | None = None, progress: bool = False
 ) -> np.ndarray:
     """Returns the pooled backbone output before the head (N, H) float32, not normalised, in the order of `captions`."""
-    return student.encode(captions.texts, before_head=True, token_budget=token_budget, progress=progress)
+    lang = langs_of(student, captions.langs)
+    return student.encode(captions.texts, lang=lang, before_head=True, token_budget=token_budget, progress=progress)
 
 
 def fit_ridge(

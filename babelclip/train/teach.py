@@ -8,6 +8,8 @@ Entry point: `teach`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -72,13 +74,11 @@ def teach(recipe: Recipe, out: Path | str, *, image: str = "", resume: bool = Fa
             'space: name the teacher in teacher.model, or by --image, or embed with --target "projected".'
         )
     student = load_student(recipe.student, embed_dim=targets.dim, seed=recipe.train.seed, targets=len(targets))
-    if student.text is None:
-        raise BabelclipError(f"{recipe.student.model} has no text tower. Give [student] a text encoder.")
     captions = _captions(recipe, targets, out, progress)
     validation = _read(recipe.data.validation, recipe.data.lang) if recipe.data.validation else None
     benchmark = _benchmark(recipe, whole, targets.target, progress)
     result = distill(
-        student.text,
+        student.text_tower(),
         captions,
         targets,
         recipe,
@@ -89,7 +89,7 @@ def teach(recipe: Recipe, out: Path | str, *, image: str = "", resume: bool = Fa
         progress=progress,
     )
     languages = tuple(sorted({*student.languages, *result.languages}))
-    clip = _put_together(student, targets, whole, languages, out.name)
+    clip = _put_together(student, targets, whole, languages, out.resolve().name)
     return Taught(clip, result, first_figures(out))
 
 
@@ -103,10 +103,12 @@ def _targets(recipe: Recipe, teacher: Clip | None, out: Path) -> Targets:
             'an EmbeddingStore (babelclip embed), or model = "…" for a teacher that computes them as the run goes.'
         )
     paths = settings.sources or tuple(str(sources_of(path)) for path in _paths(recipe))
-    folder = out / "rows" / "sources" if recipe.mix else None
     parts = chain.from_iterable(open_captions(path) for path in paths)
-    if folder is None:
+    if not recipe.mix:
         return LiveTargets(teacher, SourceTexts.from_parts(parts), target=settings.target)
+    # For other files, or changed ones, another folder: those that are there may be of a start that failed for them.
+    files = [(path, Path(path).stat().st_mtime_ns if Path(path).exists() else 0) for path in paths]
+    folder = out / "rows" / f"sources-{hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]}"
     with loop.connect(recipe.train).main_first(out):
         texts = SourceTexts.from_parts(parts, folder) if not SourceTexts.is_at(folder) else SourceTexts.open(folder)
     return LiveTargets(teacher, texts, target=settings.target)

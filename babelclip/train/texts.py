@@ -64,6 +64,11 @@ class TokenTable:
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
+def langs_of(tower: TextEncoder, langs: Sequence[str]) -> list[str] | None:
+    """Returns the languages (N,) for `TextEncoder.encode`; None for a tower that does not read them."""
+    return None if tower.tokenizer.language is None else list(langs)
+
+
 def beyond_room(tokenizer: TextTokenizer, texts: Sequence[str], lengths: np.ndarray) -> np.ndarray:
     """Returns a mask (N,) bool of the texts that have more tokens than `tokenizer` keeps.
 

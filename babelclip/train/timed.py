@@ -64,6 +64,8 @@ def step_seconds(recipe: Recipe, image: str, weights: int, tokens: int) -> Speed
         except BabelclipError as error:
             return Speed(None, f"unknown: the timed steps failed. {error}")
     ends = [line["seconds"] for line in lines]
+    if len(ends) < 2:
+        return Speed(None, "unknown: the timed steps were stopped")
     took = statistics.median(after - before for before, after in pairwise(ends))
     steps = f"median of {len(ends) - 1} steps"
     if part == rows:
@@ -151,11 +153,12 @@ def _shortened(recipe: Recipe, folder: Path, rows: int) -> Recipe:
 def _sample(recipe: Recipe, rows: int) -> Captions:
     """Returns up to `rows` captions, each source giving an equal share; pictures by their whole path or their name."""
     paths = caption_sources(recipe)
-    share = -(-rows // max(len(paths), 1))
+    share, lang = -(-rows // max(len(paths), 1)), recipe.data.lang or None
     by_name = bool(recipe.towers.image_features) and recipe.towers.image_features != "live"
     parts = []
     for path in paths:
-        captions = Captions.concat(list(islice(open_captions(path, rows=min(share, 4096)), -(-share // 4096))))
+        read = open_captions(path, lang=lang, rows=min(share, 4096))
+        captions = Captions.concat(list(islice(read, -(-share // 4096))))
         captions = Captions(captions.table.slice(0, share))
         if recipe.train.kind == "contrastive" and not by_name:
             captions = _with_whole_paths(captions, image_root(path))

@@ -19,11 +19,13 @@ from babelclip.train import checkpoint, towers
 from babelclip.train.contrastive import ContrastiveResult, contrastive, train_contrastive
 from babelclip.train.log import read_log
 from babelclip.train.pair_batches import group_numbers
-from babelclip.train.pair_sources import open_pairs
+from babelclip.train.pair_sources import open_pairs, open_towers
 from babelclip.train.recall import Benchmark, recalls
-from babelclip.train.recipe import Recipe, apply_overrides, recipe_from_dict
+from babelclip.train.recipe import Recipe, Student, apply_overrides, recipe_from_dict
 from babelclip.train.stages import run_stages
+from babelclip.train.students import load_student
 from tests.conftest import COLOURS, draw_shape, make_clip
+from tests.train.test_students import make_folder
 
 SHORT = ["train.kind=contrastive", "train.precision=fp32", "train.device=cpu", "train.lr=3e-3", "train.log_every=1"]
 SHORT += ["train.warmup_steps=2", "train.batch_size=6", "train.steps=3", "train.eps=1e-4"]
@@ -285,3 +287,26 @@ def test_two_pictures_of_one_name_are_refused(tmp_path: Path, shapes: Captions):
         open_pairs(sources, "data.captions")
     with pytest.raises(BabelclipError, match=r"data\.captions, which this training needs"):
         open_pairs([], "data.captions")
+
+
+def test_an_embed_dim_that_the_space_does_not_have_is_refused_and_no_head_is_lost(tmp_path: Path):
+    make_clip().save(tmp_path / "model")
+    recipe = apply_overrides(Recipe(), [*SHORT, f"student.model={tmp_path / 'model'}", "student.embed_dim=5"])
+    with pytest.raises(BabelclipError, match=r"set embed_dim = 16 in \[student\]"):
+        open_towers(recipe)
+
+
+def test_a_locked_tower_that_reads_languages_is_told_those_of_the_captions(tmp_path: Path, shapes: Captions):
+    clip = make_clip()
+    assert clip.text is not None
+    folder = make_folder(tmp_path / "nllb", "m2m_100")
+    clip.text = load_student(Student(model=str(folder)), embed_dim=clip.embed_dim).text
+    assert clip.text is not None
+    options = ("towers.text=locked", "towers.image=head", "train.steps=1", "train.best_is=highest")
+    benchmark = Benchmark(shapes, {path.name: path for path in (tmp_path / "pictures").iterdir()})
+    train(tmp_path, shapes, *options, clip=clip, benchmark=benchmark)
+    store = EmbeddingStore.open(tmp_path / "run" / "text_features")
+    found = store.gather(store.positions(list(shapes.ids)))
+    expected = clip.text.encode(shapes.texts, normalize=False, lang=list(shapes.langs))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(expected - clip.text.encode(shapes.texts, normalize=False)).max() > 1e-4

@@ -179,3 +179,20 @@ def test_a_fault_of_the_reading_thread_ends_the_run_with_its_message(tmp_path: P
     strange = Captions.from_columns(text=["a dog"], lang="sv", id=["x"], source_id=["nobody"])
     with pytest.raises(BabelclipError, match="nobody"):
         train(tmp_path, Mixer([Source("strange", strange)], english_share=0.0))
+
+
+def test_windows_of_one_batch_are_read_once_also_where_batches_are_read_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def run(folder: Path) -> tuple[TextEncoder, Any]:
+        text = make_text_encoder()
+        content = {"train": TRAIN | {"accumulation": 2}, "data": {"window": 10}}
+        mixer, store = make_mixer(), make_store(folder / "store")
+        return text, distill(text, mixer, store, recipe_from_dict(content), folder / "run", progress=False)
+
+    whole, _ = run(tmp_path / "whole")
+    monkeypatch.setattr("babelclip.train.step.steps_ahead", lambda device: 2)
+    ahead, result = run(tmp_path / "ahead")
+    assert equal(whole, ahead)
+    # Those of 11 steps, and of the two steps that are read ahead.
+    assert result.counts.rows <= 2 * 10 * (11 + 2)

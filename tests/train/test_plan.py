@@ -12,7 +12,7 @@ from torch import Tensor
 from babelclip.data.captions import Captions, write_captions
 from babelclip.errors import BabelclipError
 from babelclip.models.clip import Clip
-from babelclip.train import memory, skeleton
+from babelclip.train import memory, skeleton, timed
 from babelclip.train.contrastive import contrastive
 from babelclip.train.plan import plan
 from babelclip.train.recipe import Recipe, apply_overrides, recipe_from_dict
@@ -220,3 +220,12 @@ def test_stages_are_planned_one_by_one(place: Path):
 def test_a_setting_that_does_not_fit_the_model_is_refused_as_in_training(place: Path):
     with pytest.raises(BabelclipError, match=r"student\.max_length = 900"):
         plan(recipe_of(place, "distill", student={"max_length": 900}))
+
+
+def test_a_dry_run_reads_captions_that_name_no_language(place: Path):
+    (place / "plain.txt").write_text("a red dog\na very long blue square in the snow\n", encoding="utf-8")
+    recipe = recipe_of(place, "tension", data={"captions": [str(place / "plain.txt")], "lang": "en"})
+    text = make_text_encoder()
+    assert timed.longest_text(recipe, text.tokenizer) == max(
+        len(ids) for ids in text.tokenize(["a very long blue square in the snow"])
+    )

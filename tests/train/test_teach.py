@@ -163,13 +163,19 @@ def test_a_live_teacher_needs_no_store(place: Path, mixed: bool):
     np.testing.assert_allclose(taught.clip.encode_text(texts, normalize=False), expected, atol=1e-3)
 
 
-def test_a_live_teacher_reads_sources_from_where_the_recipe_says(place: Path):
-    data = {"captions": [str(place / "swedish.jsonl")]}
-    model = str(place / "teacher")
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_live_teacher_reads_sources_from_where_the_recipe_says(place: Path, mixed: bool):
+    captions, model = str(place / "swedish.jsonl"), str(place / "teacher")
+    data = (
+        {"mix": {"sources": [{"captions": captions}], "english_share": 0.0}}
+        if mixed
+        else {"data": {"captions": [captions]}}
+    )
     with pytest.raises(BabelclipError, match=r"no source text for the teacher to read"):
-        teach(recipe_of(place, teacher={"model": model}, data=data), place / "run", progress=False)
+        teach(recipe_of(place, teacher={"model": model}, **data), place / "run", progress=False)
     told = {"model": model, "sources": [str(place / "english.jsonl")]}
-    taught = teach(recipe_of(place, teacher=told, data=data), place / "run2", progress=False)
+    # In the same folder, as a person does who was told what to set.
+    taught = teach(recipe_of(place, teacher=told, **data), place / "run", progress=False)
     assert taught.result.languages == {"sv": 60}
 
 
@@ -261,3 +267,12 @@ def test_kept_states_serve_the_benchmark_too(place: Path):
     own = benchmark.recalls(student.encode(benchmark.captions.texts, normalize=False))
     assert result.cached_layers == 2
     assert {name: result.run.validation[name] for name in own} == pytest.approx(own)
+
+
+def test_a_figure_that_rises_is_not_taken_for_one_that_falls(place: Path):
+    held_out = [str(place / "held-out.jsonl")]
+    stop = {"early_stop": 1, "validate_every": 1, "best_metric": "cosine/sv"}
+    for data, train in (({"benchmark": held_out}, {"keep": "best"}), ({"validation": held_out}, stop)):
+        recipe = recipe_of(place, train=train, data=data)
+        with pytest.raises(BabelclipError, match='set best_is = "highest"'):
+            teach(recipe, place / "run", image=str(place / "teacher"), progress=False)
