@@ -340,17 +340,18 @@ def usable_rows(raw: RawTable, default_lang: str | None, strict: bool) -> tuple[
         NO_LANGUAGE: _mask(pc.is_null(given)),
         UNKNOWN_LANGUAGE: _mask(pc.is_valid(given)) & _mask(pc.is_null(columns["lang"])),
     }
-    keep, skipped, first = np.ones(count, dtype=bool), raw.skipped.copy(), raw.first_skipped
+    keep, skipped, first, why = np.ones(count, dtype=bool), raw.skipped.copy(), raw.first_skipped, ""
     for reason, bad in reasons.items():
         bad &= keep
         keep &= ~bad
         if bad.any():
             skipped[reason] += int(bad.sum())
-            place = (int(raw.places[np.argmax(bad)]), reason)
-            first = min(first or place, place)
+            row = int(np.argmax(bad))
+            place = (int(raw.places[row]), reason)
+            if first is None or place < first:
+                first = place
+                why = f" ({unknown[given[row].as_py()]})" if reason == UNKNOWN_LANGUAGE else ""
     if strict and first is not None:
-        row = int(np.searchsorted(raw.places, first[0]))
-        why = f" ({unknown[given[row].as_py()]})" if first[1] == UNKNOWN_LANGUAGE else ""
         raise BabelclipError(
             f"{raw.source}, {raw.unit} {first[0]}: {first[1]}{why}. Every row needs a text in UTF-8 and a "
             "known language: mend the row, or read without strict to skip and count such rows."

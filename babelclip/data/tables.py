@@ -297,7 +297,7 @@ def _iter_rows(
 ) -> Iterator[RawTable]:
     """Yields the tables of `content`, which begins with the header; a row [] is a blank line."""
     header = [name.strip().lower() for name in next(content, (1, []))[1]]
-    _check_distinct(path, [name for name in header if name in wanted])
+    check_distinct(path, [name for name in header if name in wanted])
     columns = {name: place for place, name in enumerate(header) if name in wanted}
     collector = RowCollector(str(path), columns)
     for position, (line, row) in enumerate(content):
@@ -322,7 +322,7 @@ def _iter_parquet(path: Path, wanted: Collection[str], rows: int | None) -> Iter
         file = opened.enter_context(reader)
         names = list(file.schema_arrow.names)
         columns = [name for name in names if name.lower() in wanted]
-        _check_distinct(path, [name.lower() for name in columns])
+        check_distinct(path, [name.lower() for name in columns])
         check_columns(path, [file.schema_arrow.field(name) for name in columns])
         if not columns:
             none = np.empty(0, np.int64)
@@ -375,7 +375,8 @@ def check_file(path: Path) -> None:
     raise BabelclipError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}, and a file is needed. {hint}")
 
 
-def _check_distinct(path: Path, names: list[str]) -> None:
+def check_distinct(path: Path, names: list[str]) -> None:
+    """Does nothing where no name, in lower case, is there twice; raises BabelclipError otherwise."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BabelclipError(

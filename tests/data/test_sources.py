@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -264,3 +265,12 @@ def test_pictures_of_a_translation_are_looked_for_where_its_source_has_them(tmp_
     for name, root in ((tmp_path / "photos", tmp_path / "photos"), (tmp_path / "gone.jsonl", folder)):
         write_json(folder / "manifest.json", {"source": {"name": str(name)}})
         assert image_root(folder) == root
+
+
+@pytest.mark.parametrize("other", ["Text", "text"])
+def test_an_arrow_file_with_two_columns_of_one_name_is_refused(tmp_path, other):
+    table = pa.table([["a"], ["b"], ["en"]], names=["text", other, "lang"])
+    with pa.OSFile(str(tmp_path / "c.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(BabelclipError, match=r"c\.arrow has the column 'text' more than once"):
+        read_all(tmp_path / "c.arrow")

@@ -24,13 +24,15 @@ def iter_arrow(path: Path, wanted: Collection[str], rows: int) -> Iterator[RawTa
     """Yields the columns whose names, in lower case, are in `wanted`, as `tables.iter_table` does.
 
     Raises:
-        BabelclipError: the file is missing or damaged, or a column is neither of text nor of whole numbers.
+        BabelclipError: the file is missing or damaged, a column is there twice, or neither of text nor of whole
+            numbers.
     """
     tables.check_file(path)
     with _ArrowErrors(path), pa.memory_map(str(path)) as file:
         schema, batches = _batches(file)
         names = list(schema.names)
         columns = [name for name in names if name.lower() in wanted]
+        tables.check_distinct(path, [name.lower() for name in columns])
         tables.check_columns(path, [schema.field(name) for name in columns])
         start = 0
         for batch in batches:

@@ -131,3 +131,10 @@ def test_a_gzipped_file_is_read_in_parts_that_together_are_the_whole(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(BabelclipError, match="not a whole gzip file"):
         list(open_captions(path))
+
+
+def test_with_strict_an_unknown_language_beside_a_known_one_is_named(tmp_path):
+    path = write(tmp_path / "c.tmx", tmx(unit(("en", "a dog"), ("qqq1", "x"))))
+    assert rows_of(path)[1] == {"unknown language": 1}
+    with pytest.raises(BabelclipError, match=r"c\.tmx, line 3: unknown language \('qqq1' is not a language code"):
+        list(open_captions(path, strict=True))
