@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 
 from babelclip import languages
 from babelclip.data import tables
-from babelclip.data.captions import ALIASES
+from babelclip.data.captions import ALIASES, EMPTY_TEXT
 from babelclip.data.parts import one_naming
 from babelclip.data.readers import pairs, table_files
 from babelclip.data.tables import RawTable
@@ -236,18 +236,26 @@ def _raw(batch: pa.Table, source: str, wanted: Any, start: int) -> RawTable:
 
 
 def _one_by_one(batch: pa.Table, source: str, kept: dict[str, Any], text: str, lists: Any, start: int) -> RawTable:
-    """Returns a row for each caption of the lists; the others of its columns are repeated."""
+    """Returns a row for each caption of the lists; other columns are repeated, empty lists are counted."""
+    lists = lists.cast(pa.list_(lists.type.value_type))
     parents = pc.list_parent_indices(lists)
     owner = parents.to_numpy()
     number = np.arange(len(owner)) - np.searchsorted(owner, owner) + 1
     raw = tables.raw_columns(
         source, {**{name: values.take(parents) for name, values in kept.items()}, text: pc.list_flatten(lists)}
     )
+    firsts = [] if raw.first_skipped is None else [(int(owner[raw.first_skipped[0]]) + start, raw.first_skipped[1])]
+    without = np.setdiff1d(np.arange(len(lists)), owner)
+    if len(without):
+        raw.skipped[EMPTY_TEXT] += len(without)
+        firsts.append((int(without[0]) + start, EMPTY_TEXT))
+    raw.first_skipped = min(firsts, default=None)
     owner, number = owner[raw.positions], number[raw.positions]
     name = next((key for key in ("id", *ALIASES["id"]) if key in raw.columns), "id")
     names = raw.columns[name].to_pylist() if name in raw.columns else (owner + start).tolist()
     raw.columns[name] = pa.chunked_array(
-        [[f"{one}#{count}" for one, count in zip(names, number, strict=True)]], pa.string()
+        [[None if one in (None, "") else f"{one}#{count}" for one, count in zip(names, number, strict=True)]],
+        pa.string(),
     )
     raw.names = batch.column_names
     return dataclasses.replace(raw, places=owner + start, positions=owner + start)
@@ -274,7 +282,7 @@ def _canonical(code: str) -> str:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_text(kind.value_type)
+    return isinstance(kind, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)) and _is_text(kind.value_type)
 
 
 def _is_text(kind: pa.DataType) -> bool:

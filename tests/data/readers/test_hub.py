@@ -25,8 +25,12 @@ def _cache_of_its_own(tmp_path, monkeypatch):
 
 
 def save(folder, rows, split="train"):
+    return save_table(folder, pa.Table.from_pylist(rows), split)
+
+
+def save_table(folder, table, split="train"):
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), folder / "data" / f"{split}-00000-of-00001.parquet")
+    pq.write_table(table, folder / "data" / f"{split}-00000-of-00001.parquet")
     return folder
 
 
@@ -77,7 +81,7 @@ def test_lists_of_captions_become_one_row_each(tmp_path):
     ]
     found, skipped = rows_of(f"hub:{save(tmp_path / 'lists', rows)}", lang="en", rows=2)
     assert [(row["id"], row["text"]) for row in found] == [("0#1", "one"), ("0#2", "two"), ("2#1", "three")]
-    assert skipped == {"empty text": 1}
+    assert skipped == {"empty text": 2}
 
 
 def test_a_data_set_that_comes_with_a_program_is_not_run(tmp_path):
@@ -158,3 +162,17 @@ def test_a_saved_set_of_splits_wants_one_of_them_and_an_empty_one_is_refused(tmp
 def test_words_that_name_no_data_set_are_refused(words, message):
     with pytest.raises(BabelclipError, match=message):
         list(open_captions(words))
+
+
+def test_lists_of_one_length_are_lists_and_lists_of_nothing_are_counted(tmp_path):
+    columns = {"caption": [["a", "b"], ["c", " "]], "lang": ["en", "en"]}
+    kinds = pa.schema({"caption": pa.list_(pa.string(), 2), "lang": pa.string()})
+    rows, skipped = rows_of(f"hub:{save_table(tmp_path / 'fixed', pa.table(columns, schema=kinds))}")
+    assert [(row["id"], row["text"]) for row in rows] == [("0#1", "a"), ("0#2", "b"), ("1#1", "c")]
+    assert skipped == {"empty text": 1}
+    columns = {"id": ["x", "y", None, "", "z"], "caption": [["a"], [], ["b"], ["c"], None], "lang": ["en"] * 5}
+    folder = save_table(tmp_path / "lists", pa.table(columns))
+    rows, skipped = rows_of(f"hub:{folder}")
+    assert ([row["id"] for row in rows], skipped) == (["x#1"], {"empty text": 2, "no id": 2})
+    with pytest.raises(BabelclipError, match=r"row 1: empty text"):
+        list(open_captions(f"hub:{folder}", strict=True))
