@@ -1,9 +1,10 @@
-"""Reading Parquet files row by row from anywhere in them, in memory that does not depend on their size."""
+"""Reading Parquet files row by row from anywhere in them, in memory that does not depend on their size; their names."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,25 @@ from babelclip.errors import BabelclipError, shown
 SHARD_ROWS = 16_384
 # What pyarrow raises at a damaged file, beside its own: names that are no UTF-8, columns that are gone, endless counts.
 _FAULTS = (pa.ArrowException, ArithmeticError, LookupError, OSError, ValueError)
+
+
+_NUMBERED = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})")
+
+
+def numbered_parts(names: Iterable[str]) -> dict[str, tuple[int, list[int]]]:
+    """Returns by the name of each set of files, `train` of `train-00000-of-00003.parquet`: its parts, those there."""
+    sets: dict[str, tuple[int, list[int]]] = {}
+    for name in names:
+        if match := _NUMBERED.match(name):
+            sets.setdefault(match[1], (int(match[3]), []))[1].append(int(match[2]))
+    return sets
+
+
+def lacking_parts(names: Iterable[str]) -> Iterator[tuple[str, int, list[int]]]:
+    """Yields (name, its parts, which of them lack) of each set of files that is not whole; see `numbered_parts`."""
+    for name, (count, numbers) in numbered_parts(names).items():
+        if lacking := sorted(set(range(count)) - set(numbers)):
+            yield name, count, lacking
 
 
 @contextlib.contextmanager

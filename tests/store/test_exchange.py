@@ -472,3 +472,28 @@ def test_a_column_of_the_exports_own_name_and_an_unknown_layout_are_refused(tmp_
             export_store(store.path, tmp_path / layout, layout=layout)
     with pytest.raises(BabelclipError, match=r"layout 'numpy' is not known\. Did you mean 'npy'"):
         export_store(store.path, tmp_path / "out", layout="numpy")
+
+
+def test_a_data_set_that_lacks_a_part_is_refused_since_all_rows_behind_it_would_move(tmp_path):
+    mclip_folder(tmp_path / "whole", range(6), files=3)
+    for number in range(3):
+        file = tmp_path / "whole" / f"train-{number:05d}.parquet"
+        file.rename(tmp_path / "whole" / f"train-{number:05d}-of-00003.parquet")
+    assert import_store(tmp_path / "whole", tmp_path / "s", **SPACE).ids == ["0", "1", "2", "3", "4", "5"]
+    (tmp_path / "whole" / "train-00001-of-00003.parquet").unlink()
+    with pytest.raises(BabelclipError, match=r"lacks 1 of the 3 parts of 'train', first number 1.*fetch it again"):
+        import_store(tmp_path / "whole", tmp_path / "t", **SPACE, ids="position")
+
+
+def test_a_data_set_with_files_of_another_table_is_refused_by_name(tmp_path):
+    mclip_folder(tmp_path / "d" / "data", range(2), files=1)
+    (tmp_path / "d" / "translations").mkdir()
+    pq.write_table(pa.table({"id": ["0-sv"], "text": ["en hund"]}), tmp_path / "d" / "translations" / "a.parquet")
+    with pytest.raises(BabelclipError, match=r"a\.parquet has no column 'embedding'.*import_published"):
+        import_store(tmp_path / "d", tmp_path / "s", **SPACE)
+
+
+def test_ids_of_lines_may_begin_with_a_byte_order_mark_and_end_in_crlf(tmp_path):
+    np.save(tmp_path / "vectors.npy", vectors_of(2, 3))
+    (tmp_path / "ids.txt").write_bytes("\ufeffå\r\nb\rc\r\n".encode())
+    assert import_store(tmp_path, tmp_path / "s", **SPACE).ids == ["å", "b\rc"]

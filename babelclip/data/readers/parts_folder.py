@@ -10,7 +10,6 @@ Names that begin with a dot or an underscore (half-written files, `_SUCCESS`) ar
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from babelclip.data.readers import table_files
 from babelclip.data.tables import RawTable
 from babelclip.errors import BabelclipError
 from babelclip.files import read_object
+from babelclip.store.parquet import lacking_parts, numbered_parts
 
 _log = logging.getLogger(__name__)
-_NUMBERED = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})")
 
 
 def is_translation(folder: Path) -> bool:
@@ -92,22 +91,18 @@ def part_files(folder: Path) -> list[Path]:
             f"{folder} holds tables of several formats: {', '.join(path.name for path in found[:6])}. Parts of one "
             "table have one format: name the file to read instead of the folder."
         )
-    sets: dict[str, tuple[int, list[int]]] = {}
-    for path in found:
-        if match := _NUMBERED.match(path.name):
-            sets.setdefault(match[1], (int(match[3]), []))[1].append(int(match[2]))
+    names = [path.name for path in found]
+    sets = numbered_parts(names)
     if len(sets) > 1:
         raise BabelclipError(
             f"{folder} holds several sets of parts: {', '.join(sorted(sets))}. They are splits, and one is read at a "
             f"time: give hub:{folder}::{sorted(sets)[-1]}, or a folder with the parts of one."
         )
-    for name, (count, numbers) in sets.items():
-        lacking = sorted(set(range(count)) - set(numbers))
-        if lacking:
-            raise BabelclipError(
-                f"{folder} has {len(numbers)} of the {count} parts of {name!r}; the first that lacks is number "
-                f"{lacking[0]}. Rows are numbered over all parts, so all are needed: fetch it again."
-            )
+    for name, count, lacking in lacking_parts(names):
+        raise BabelclipError(
+            f"{folder} has {count - len(lacking)} of the {count} parts of {name!r}; the first that lacks is number "
+            f"{lacking[0]}. Rows are numbered over all parts, so all are needed: fetch it again."
+        )
     return found
 
 

@@ -23,7 +23,7 @@ from babelclip.store import layout
 from babelclip.store.embedding_store import EmbeddingStore
 from babelclip.store.exchange import foreign
 from babelclip.store.exchange.foreign import STORE_ID, Block, Foreign, Vectors
-from babelclip.store.parquet import naming, read_table
+from babelclip.store.parquet import lacking_parts, naming, read_table
 
 EMBEDDING = "embedding"
 # Rows of a file: 300 MB of 768 float32.
@@ -43,11 +43,16 @@ def open_dataset_rows(folder: Path) -> Foreign:
     """Returns what a folder of Parquet files, or one such file, holds.
 
     Raises:
-        BabelclipError: there is none, it has no column `embedding`, or its vectors are of several dimensions.
+        BabelclipError: there is none, one has no column `embedding`, one of a numbered set lacks, or vectors are of
+            several dimensions.
     """
     files = _files(folder)
     if not files:
         raise BabelclipError(f"{folder} holds no Parquet file: give the folder of a data set's Parquet files.")
+    facts = foreign.read_sidecar(folder) if folder.is_dir() else {}
+    if not facts:  # an export of ours says how many rows it has
+        _check_whole(files)
+    counts = _counts(files, folder)
     schema = foreign.common_schema(files)
     if EMBEDDING not in schema.names or (STORE_ID in schema.names and schema.field(STORE_ID).type != pa.string()):
         raise BabelclipError(
@@ -55,10 +60,6 @@ def open_dataset_rows(folder: Path) -> Foreign:
             "of lists: rename the column that holds them."
         )
     beside = schema.remove(schema.get_field_index(EMBEDDING))
-    counts = []
-    for file in files:
-        with naming(file):
-            counts.append(pq.read_metadata(file).num_rows)
     starts = foreign.starts_of(counts)
     filled = [file for file, count in zip(files, counts, strict=True) if count]
     heads = [_head(file) for file in filled]
@@ -81,7 +82,7 @@ def open_dataset_rows(folder: Path) -> Foreign:
         schema=beside,
         read=read,
         where=lambda row: files[foreign.file_of(row, starts)],
-        facts=foreign.read_sidecar(folder) if folder.is_dir() else {},
+        facts=facts,
     )
 
 
@@ -149,6 +150,34 @@ def _files(folder: Path) -> list[Path]:
     files = (file.relative_to(folder) for file in folder.rglob("*.parquet"))
     # What lies in a hidden folder is a cache.
     return [folder / file for file in sorted(files) if not any(part.startswith(".") for part in file.parts)]
+
+
+def _counts(files: list[Path], folder: Path) -> list[int]:
+    """Returns the rows of each file; raises BabelclipError where some have vectors and others none."""
+    counts, without = [], []
+    for file in files:
+        with naming(file):
+            footer = pq.read_metadata(file)
+            if EMBEDDING not in footer.schema.to_arrow_schema().names:
+                without.append(file)
+        counts.append(footer.num_rows)
+    if without and len(without) < len(files):
+        raise BabelclipError(
+            f"{without[0]} has no column {EMBEDDING!r}, and others in {folder} have: two tables are not one data set. "
+            "Give the folder or the file that has the vectors; of a folder that `babelclip embed --publish` wrote, "
+            "babelclip.data.publish.import_published makes the store again."
+        )
+    return counts
+
+
+def _check_whole(files: list[Path]) -> None:
+    """Does nothing where of `train-00000-of-00003.parquet` all three are there; raises BabelclipError otherwise."""
+    for folder in dict.fromkeys(file.parent for file in files):
+        for name, count, lacking in lacking_parts(file.name for file in files if file.parent == folder):
+            raise BabelclipError(
+                f"{folder} lacks {len(lacking)} of the {count} parts of {name!r}, first number {lacking[0]}. A row is "
+                "known by its position over all parts, so all are needed: fetch it again."
+            )
 
 
 def whole_number_ids(store: EmbeddingStore) -> tuple[bool, bool]:

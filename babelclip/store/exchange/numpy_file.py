@@ -110,9 +110,10 @@ def _lines(file: Path) -> Iterator[str]:
         BabelclipError: it is missing or not UTF-8.
     """
     try:
-        with file.open(encoding="utf-8") as opened:
+        # Only LF and CRLF end a line, and a byte order mark is no part of the first id.
+        with file.open(encoding="utf-8-sig", newline="\n") as opened:
             for line in opened:
-                yield line.rstrip("\n")
+                yield line.removesuffix("\n").removesuffix("\r")
     except FileNotFoundError as error:
         raise BabelclipError(f"{file} does not exist: check the path.") from error
     except UnicodeDecodeError as error:
