@@ -288,6 +288,8 @@ def _other_script(source: str, text: str, lang: str) -> float | None:
 
 
 _OTHER_CHINESE = {"Hans": "Hant", "Hant": "Hans"}
+# Simplified by Big5, and yet how Hong Kong's traditional texts write what captions say most: "wearing", "-ing".
+_IN_BOTH_CHINESE = frozenset("着")
 
 
 def _is_only(character: str, script: str) -> bool:
@@ -295,6 +297,8 @@ def _is_only(character: str, script: str) -> bool:
 
     The character sets of the mainland (GB 2312) and of Taiwan (Big5) each hold one of the two forms.
     """
+    if character in _IN_BOTH_CHINESE:
+        return False
     mine, other = ("gb2312", "big5") if script == "Hans" else ("big5", "gb2312")
     return _encodes(character, mine) and not _encodes(character, other)
 

@@ -55,6 +55,14 @@ def test_english_in_the_place_of_another_script_is_rejected(lang):
     assert reason(ENGLISH, "A pair of puppies runs after a toy outdoors.", lang) == "script"
 
 
+def test_a_character_that_hong_kong_shares_with_simplified_texts_decides_nothing():
+    for lang in ("zh-Hant", "yue", "zh"):
+        assert reason_to_reject("A man wears a white top", "他穿着白色上衣", lang) is None
+    found = reason_to_reject("A dog wears a red hat in the snow", "一只狗在雪地里戴着红色的帽子", "zh-Hant")
+    assert found is not None
+    assert found.reason == "script"
+
+
 @pytest.mark.parametrize(
     ("lang", "written_in"),
     [
