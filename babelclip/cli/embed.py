@@ -126,7 +126,7 @@ def embed(
     if publish is not None:
         from babelclip.data.publish import publish_store
 
-        captions: Any = None if pictures else _with_sources(source, default_lang)
+        captions: Any = None if pictures else _with_sources(source, settings["lang"], settings["only"])
         made = publish_store(
             store,
             captions,
@@ -139,7 +139,7 @@ def embed(
         typer.echo(f"{publish}: {made.rows:,} rows with vectors, {made.translations:,} translations, {licence}")
 
 
-def _with_sources(source: str, default_lang: str) -> list[Any]:
+def _with_sources(source: str, lang: str | None, only: list[str] | None) -> list[Any]:
     """Returns what the vectors are of, and the translations, as `publish_store` takes them."""
     from babelclip.data.embed import sources_of
     from babelclip.data.sources import open_captions
@@ -147,7 +147,7 @@ def _with_sources(source: str, default_lang: str) -> list[Any]:
     taken = sources_of(source)
     if taken != source:
         return [taken, source]
-    return [open_captions(source, lang=default_lang) if default_lang else source]
+    return [open_captions(source, lang=lang, only=only)]
 
 
 def _texts(clip: Clip, source: str, out: Path, settings: dict[str, Any]) -> EmbeddingStore:

@@ -18,9 +18,9 @@ import dataclasses
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +33,10 @@ from babelclip.data.data_card import CardFacts, data_card
 from babelclip.data.publish_files import Ints, ParquetFiles, vectors_in
 from babelclip.data.sources import open_captions
 from babelclip.errors import BabelclipError
-from babelclip.files import atomic_path, read_json, sha256, sync, write_json
+from babelclip.files import LockedError, atomic_path, lock_file, read_json, sha256, sync, write_json
 from babelclip.progress import progress_bar
 from babelclip.store import EmbeddingStore
+from babelclip.store.layout import LOCK
 
 # Rows of a Parquet file: 100 MB of 768 float16.
 SHARD_ROWS = 65536
@@ -45,6 +46,9 @@ _FACTS = ("space", "model", "dim", "dtype", "normalized", "kind", "target")
 # Rows with a vector, and rows without.
 KINDS = ("data", "translations")
 _TEXTS = ("id", "source_id", "text", "lang")
+
+# A source of captions, captions, or parts of them as `open_captions` gives them.
+Given: TypeAlias = Captions | str | Path | Iterable[Captions]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Published:
 
 def publish_store(
     store: EmbeddingStore | Path | str,
-    captions: Captions | str | Path | Iterable[Captions | str | Path] | None,
+    captions: Given | Iterable[Given] | None,
     folder: Path | str,
     *,
     licence: str,
@@ -93,7 +97,8 @@ def publish_store(
     Args:
         store: the vectors, or their folder.
         captions: what the vectors are of, and translations of it: sources that `open_captions` reads (a file, the
-            folder that `translate` wrote), or captions in memory, or several of either. None: ids and vectors alone.
+            folder that `translate` wrote), captions in memory, parts of captions, or several of these. None: ids and
+            vectors alone.
         folder: a new or empty folder; one that an equal call has finished is left as it is.
         licence: of the captions and vectors together, for example `cc-by-4.0`; there is no default on purpose.
         attribution: those that the licence asks to name, one line each.
@@ -104,7 +109,8 @@ def publish_store(
         progress: show a bar on stderr.
 
     Raises:
-        BabelclipError: the licence is missing, the folder holds other things, or captions have no vector.
+        BabelclipError: the licence is missing, the folder holds other things, another process publishes there, or
+            captions have no vector.
     """
     folder = Path(folder)
     lines = [attribution] if isinstance(attribution, str) else list(attribution)
@@ -112,7 +118,31 @@ def publish_store(
     opened = store if isinstance(store, EmbeddingStore) else EmbeddingStore.open(store)
     plan = _plan(opened, name or folder.absolute().name, licence, lines, teacher_revision, about, rows)
     before = _published_before(folder, plan)
-    work = folder.absolute().parent / f".{folder.absolute().name}.publishing"
+    if before is not None:
+        content = _compared_or_written(opened, captions, folder, plan, before, progress)
+        shutil.rmtree(_work(folder), ignore_errors=True)  # of a run that was killed after its last step but one
+        return _summary(folder, content)
+    release = _hold(_work(folder), folder)
+    try:
+        # Another process may have finished it meanwhile.
+        before = _published_before(folder, plan)
+        content = _compared_or_written(opened, captions, folder, plan, before, progress)
+        shutil.rmtree(_work(folder), ignore_errors=True)
+    finally:
+        release()
+    return _summary(folder, content)
+
+
+def _compared_or_written(
+    opened: EmbeddingStore,
+    captions: Given | Iterable[Given] | None,
+    folder: Path,
+    plan: dict[str, Any],
+    before: dict[str, Any] | None,
+    progress: bool,
+) -> dict[str, Any]:
+    """Returns the manifest of a folder that is whole now; `before` is that of a finished one, None to write it."""
+    work, rows = _work(folder), plan["rows_of_a_file"]
     if before is None:
         _begin(work, plan)
     writers = {
@@ -143,8 +173,7 @@ def publish_store(
     }
     if before is None:
         _finish(work, folder, content)
-    shutil.rmtree(work, ignore_errors=True)
-    return _summary(folder, content)
+    return content
 
 
 def import_published(folder: Path | str, path: Path | str, *, progress: bool = False) -> EmbeddingStore:
@@ -186,11 +215,11 @@ def import_published(folder: Path | str, path: Path | str, *, progress: bool = F
 # -- rows and where they go ------------------------------------------------------------------------------------------
 
 
-def _parts(captions: Captions | str | Path | Iterable[Captions | str | Path]) -> Iterator[Captions]:
+def _parts(captions: Given | Iterable[Given]) -> Iterator[Captions]:
     given = [captions] if isinstance(captions, (Captions, str, Path)) else captions
     for source in given:
         if not isinstance(source, Captions):
-            yield from open_captions(source)
+            yield from open_captions(source) if isinstance(source, (str, Path)) else source
             continue
         for start in range(0, len(source), SHARD_ROWS):
             yield Captions(source.table.slice(start, SHARD_ROWS))
@@ -285,10 +314,36 @@ def _published_before(folder: Path, plan: dict[str, Any]) -> dict[str, Any] | No
     raise BabelclipError(f"{folder} holds {what}. A data set needs a new or empty folder: choose another path.")
 
 
+def _work(folder: Path) -> Path:
+    """Returns where a data set lies until it is whole: beside its folder."""
+    return folder.absolute().parent / f".{folder.absolute().name}.publishing"
+
+
+def _hold(work: Path, folder: Path) -> Callable[[], None]:
+    """Makes the working folder and takes its lock, which ends with the process; returns what gives it back.
+
+    Raises:
+        BabelclipError: another process publishes there.
+    """
+    while True:
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            release = lock_file(work / LOCK)
+        except LockedError as error:
+            raise BabelclipError(
+                f"{folder} is being published by process {error.holder}. One process writes a data set: wait for it, "
+                "stop it, or choose another folder."
+            ) from error
+        if (work / LOCK).is_file():
+            return release
+        release()  # the one that held it has finished and removed its folder
+
+
 def _begin(work: Path, plan: dict[str, Any]) -> None:
-    """Makes the working folder; what an earlier run left there stays if it had the same plan."""
+    """Empties the working folder, unless an earlier run with the same plan left something there, and notes the plan."""
     if not (work / "plan.json").is_file() or read_json(work / "plan.json") != plan:
-        shutil.rmtree(work, ignore_errors=True)
+        for name in ("notes", "folder"):
+            shutil.rmtree(work / name, ignore_errors=True)
     for kind in KINDS:
         (work / "notes" / kind).mkdir(parents=True, exist_ok=True)
         (work / "folder" / kind).mkdir(parents=True, exist_ok=True)

@@ -135,3 +135,12 @@ def test_embed_publishes_vectors_with_their_captions(tmp_path, model, captions):
     assert code == 0, error
     assert "3 rows with vectors, 2 translations, cc-by-4.0" in out
     assert "cc-by-4.0" in (tmp_path / "hub" / "README.md").read_text(encoding="utf-8")
+
+
+def test_embed_publishes_the_captions_that_it_embeds_with_the_language_that_was_told(tmp_path, model):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"id": 1, "text": "a dog"}\n{"id": 2, "text": "en hund", "lang": "sv"}\n', encoding="utf-8")
+    arguments = ("embed", path, "--lang", "en", "--default-lang", "en", "--model", model, "--out", tmp_path / "s")
+    code, out, error = call(*arguments, "--publish", tmp_path / "hub", "--licence", "cc0-1.0")
+    assert code == 0, error
+    assert "1 rows with vectors, 0 translations" in out

@@ -284,3 +284,19 @@ def test_a_run_that_goes_on_writes_only_what_lacks(
     assert written == [2]
     content = json.loads((tmp_path / "out/babelclip.json").read_text())
     assert [entry["rows"] for entry in content["files"].values()] == [4, 4, 2]
+
+
+def test_one_process_publishes_at_a_time(store: EmbeddingStore, tmp_path: Path):
+    def parts():
+        with pytest.raises(BabelclipError, match=r"out is being published by process \d+\. .*wait for it"):
+            publish_store(store, make_captions(), tmp_path / "out", licence="mit", rows=4)
+        yield make_captions()
+
+    assert publish_store(store, parts(), tmp_path / "out", licence="mit", rows=4).rows == 10
+    assert not list(tmp_path.glob(".*publishing"))
+
+
+def test_parts_may_stand_beside_other_captions(store: EmbeddingStore, tmp_path: Path):
+    parts = (Captions(make_captions().table.slice(start, 5)) for start in (0, 5))
+    made = publish_store(store, [parts, make_translations()], tmp_path / "out", licence="mit")
+    assert (made.rows, made.translations) == (10, 20)
