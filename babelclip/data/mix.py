@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from babelclip import storage
 from babelclip.data.mixer import Mixer, Source
 from babelclip.data.row_source import RowSource, origin_of, write_row_source
 from babelclip.data.sources import count_captions, open_captions, read_all
@@ -136,8 +137,10 @@ def _laid_out(captions: str, folder: Path, strict: bool, progress: bool) -> RowS
 
 def _files(captions: str) -> list[list[Any]]:
     """Returns name, bytes and time of change of the files that a source names, to see whether they were changed."""
-    words = captions.partition(":")[2] if not Path(captions).exists() else captions
-    paths = [Path(captions)] if Path(captions).exists() else [Path(word) for word in words.split(",") if word]
+    is_path = Path(captions).exists() or storage.is_url(captions)
+    named = [captions] if is_path else captions.partition(":")[2].split(",")
+    # Of object storage the names, sizes and times; nothing is fetched.
+    paths = [Path(storage.shadowed(name)) for name in named if name]
     files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
 

@@ -492,3 +492,18 @@ def test_a_mix_of_files_is_opened_in_memory_or_laid_out_once(tmp_path: Path, mon
     write_captions(translations({"sv": 13, "de": 5}), tmp_path / "mt.jsonl")
     assert open_mix(mix, folder=tmp_path / "rows").fingerprint != memory.fingerprint
     assert [path.name for path in written] == ["001"]
+
+
+def test_rows_of_captions_in_object_storage_are_laid_out_anew_when_these_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from babelclip import storage
+    from babelclip.data.captions import write_captions
+
+    # What stands in the cache for an address has its size and time.
+    for name in ("shadow", "shadowed"):
+        monkeypatch.setattr(storage, name, lambda source: tmp_path / Path(source).name)
+    mix = Mix((MixSource("s3://bucket/c.jsonl", "c"),), english_share=0.5)
+    for count in (3, 4):
+        write_captions(Captions.concat([originals(), translations({"sv": count})]), tmp_path / "c.jsonl")
+        assert len(open_mix(mix, folder=tmp_path / "rows")) == 20 + count
