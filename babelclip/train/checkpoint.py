@@ -234,7 +234,7 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], folder: Pa
     free |= {"pooling", "taught.space", "taught.target"} - old.keys()
     if old.get("train.schedule") == new.get("train.schedule") and new.get("train.schedule") in ("constant", "steps"):
         # Only a decaying schedule depends on the length of the run; another one may be extended.
-        free |= {"train.steps", "train.epochs"}
+        free |= {"train.steps"} | ({"train.epochs"} if old["train.epochs"] and new.get("train.epochs") else set())
     changed = [key for key in sorted(set(old) | set(new)) if old.get(key) != new.get(key) and key not in free]
     if changed:
         shown = "; ".join(f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in changed[:3])
