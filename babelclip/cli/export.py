@@ -48,6 +48,12 @@ def export(
     target_of(to)
     if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
         raise BabelclipError(f"{out} exists and is not empty. Name another folder, or replace it with --overwrite.")
+    place, origin = out.resolve(), Path(model).expanduser().resolve()
+    if origin.exists() and (place == origin or place in origin.parents):
+        raise BabelclipError(
+            f"--out {out} is, or holds, the model itself, {model}; it would be replaced and what the target has no "
+            "room for be lost. Give another folder."
+        )
     import babelclip
 
     options: dict[str, Any] = {key: value for key, value in (("preset", preset), ("normalize", normalize)) if value}

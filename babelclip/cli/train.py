@@ -58,10 +58,12 @@ def train(
 def _one(recipe: Recipe, out: Path, image: str, resume: bool) -> Literal["finished"]:
     """Trains a recipe of one stage and saves its model; a run that is stopped ends the command."""
     from babelclip.errors import BabelclipError
+    from babelclip.models.clip import check_replaceable
 
     kinds = {"distill": _distill, "contrastive": _contrastive, "tension": _tension, "sts": _sts, "classify": _classify}
     if recipe.train.kind not in kinds:
         raise BabelclipError(f'train.kind = "{recipe.train.kind}" cannot be run yet. Known: {", ".join(kinds)}.')
+    check_replaceable(out / "model")  # before hours of training
     clip, ran = kinds[recipe.train.kind](recipe, out, image, resume)
     if _writes(recipe):
         from babelclip.train.card import write_card

@@ -56,6 +56,7 @@ def trim(
     import babelclip
     from babelclip import languages
     from babelclip.errors import BabelclipError
+    from babelclip.models.clip import check_replaceable
     from babelclip.models.trim import text_tower_of, tokens_to_keep
     from babelclip.models.trim import trim as trim_model
 
@@ -64,6 +65,7 @@ def trim(
             f"--out is the model itself, {model}; it would be replaced and the rest of its tokens lost. Give another "
             "folder."
         )
+    check_replaceable(out)
     codes = [languages.normalize(code) for code in lang.split(",") if code.strip()]
     texts, samples = _read(captions, codes, "--captions"), _read(sample, codes, "--sample")
     whole = babelclip.load(model, towers=towers, dtype="float32", device="cpu")

@@ -25,6 +25,27 @@ if TYPE_CHECKING:
 _SCORES_AT_ONCE = 1 << 24
 
 
+def check_replaceable(folder: Path | str) -> None:
+    """Does nothing where a model can be saved: in a new or empty folder, or in place of a model of this format.
+
+    Raises:
+        BabelclipError: something else lies there, which saving would remove.
+    """
+    from babelclip.models.checkpoints import native
+
+    folder = Path(folder)
+    if not folder.exists():
+        return
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if folder.is_dir() and (not names or native.recognises(folder)):
+        return
+    what = f"holds {', '.join(names[:3])}{' …' * (len(names) > 3)}" if names else "is a file"
+    raise BabelclipError(
+        f"{folder} {what}, and a model replaces all that lies where it is saved. Give a new or empty folder, or that "
+        "of a model which babelclip saved."
+    )
+
+
 class UndeclaredLanguageWarning(UserWarning):
     """Texts are in a language that the model was not trained on."""
 
@@ -241,11 +262,15 @@ class Clip:
         """Writes the model in babelclip's own format and returns the folder (see docs/formats.md).
 
         The folder is self-contained and is replaced whole; loading it gives bit-equal vectors. It may be `s3://…`.
+
+        Raises:
+            BabelclipError: the folder holds other things than a model of this format.
         """
         from babelclip.models.checkpoints import native
         from babelclip.storage import output
 
         with output(folder) as place:
+            check_replaceable(place)
             native.save(self, place)
         return Path(folder)
 

@@ -21,7 +21,7 @@ from babelclip.data.captions import Captions
 from babelclip.data.embed import embed_captions
 from babelclip.errors import BabelclipError, require
 from babelclip.evaluate.report import write_results
-from babelclip.models.clip import Clip
+from babelclip.models.clip import Clip, check_replaceable
 from babelclip.models.text import TextEncoder
 from babelclip.starter import debian, emoji, student, teacher, tuxpaint, words
 from babelclip.starter.measure import LEAST_CAPTIONS, PictureSet, TextVectors, picture_vectors, texts_of
@@ -152,6 +152,8 @@ def run_demo(
         MissingExtraError: the extra `train` is not installed.
     """
     _check_start(out)
+    for name in ("teacher", "student"):
+        check_replaceable(out / name)
     clock = Clock(say)
     recipe = recipe or recipe_for(seed)
     if parts is None:
@@ -230,6 +232,7 @@ def make_starter(folder: Path, *, work: Path | None = None, seed: int = 0, say: 
     work = work or folder.with_name(f"{folder.name}-work")
     for place in (folder, work):
         _check_start(place)
+    check_replaceable(folder)
     with clock.step("models and texts from packages"):
         parts = gather_parts(seed)
     _taught(parts, parts.teacher, recipe_for(seed), work, clock, progress=True)

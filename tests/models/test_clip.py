@@ -207,6 +207,23 @@ def test_others_may_read_a_saved_model(tiny_clip, tmp_path):
     assert {path.stat().st_mode & 0o044 for path in folder.iterdir()} == {0o044}
 
 
+def test_only_a_model_or_an_empty_folder_is_replaced(tiny_clip, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "dog.jpg").write_bytes(b"jpeg")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "note.txt").write_text("a dog")
+    for name, told in (("pictures", "dog.jpg"), ("other", "config.json"), ("note.txt", "is a file")):
+        with pytest.raises(BabelclipError, match=told):
+            tiny_clip.save(tmp_path / name)
+    assert (tmp_path / "pictures" / "dog.jpg").read_bytes() == b"jpeg"
+    assert (tmp_path / "note.txt").read_text() == "a dog"
+    (tmp_path / "empty").mkdir()
+    folder = tiny_clip.save(tmp_path / "empty")
+    (folder / "README.md").write_text("a card")
+    assert babelclip.load(tiny_clip.save(folder)).space == tiny_clip.space
+
+
 def test_a_moved_folder_still_loads(tiny_clip, tmp_path):
     tiny_clip.save(tmp_path / "here")
     (tmp_path / "far" / "away").mkdir(parents=True)
