@@ -26,7 +26,7 @@ def look_at_disks(hub_cache: Path | None) -> list[Finding]:
 def _look_at_disk(topic: str, folder: Path, variable: str) -> Finding:
     place = nearest_existing(folder)
     free = shutil.disk_usage(place).free
-    writable = place.is_dir() and os.access(place, os.W_OK)
+    writable = os.path.isdir(place) and os.access(place, os.W_OK)
     facts = {"folder": str(folder), "free": free, "writable": writable}
     other = f"set {variable} to a folder" if variable else "work in a folder"
     found = f"{folder}: {free / 1e9:,.1f} GB free"
@@ -43,7 +43,8 @@ def _look_at_disk(topic: str, folder: Path, variable: str) -> Finding:
 def nearest_existing(folder: Path) -> Path:
     """Returns the folder, or the nearest one above it that exists."""
     folder = folder.expanduser().absolute()
-    return next(place for place in (folder, *folder.parents) if place.exists())
+    # Of os.path: what may not be looked at is not there for us, and `Path.exists` would raise.
+    return next(place for place in (folder, *folder.parents) if os.path.exists(place))
 
 
 def look_at_memory() -> Finding:

@@ -177,8 +177,7 @@ def settle(path: Path, sent: Entry) -> None:
 
 def make_room() -> None:
     """Takes the content of files that were not used for long, until what is kept is within its bound."""
-    bound = int(os.environ.get(BYTES_VARIABLE) or _CACHE_BYTES)
-    kept = []
+    bound, kept = _bound(), []
     for note in _held().iterdir():
         with contextlib.suppress(OSError, ValueError):
             size, _, name = note.read_text(encoding="utf-8").partition("\n")
@@ -192,6 +191,17 @@ def make_room() -> None:
             _placeholder(path, facts.st_size, facts.st_mtime_ns)
         note.unlink(missing_ok=True)
         total -= length
+
+
+def _bound() -> int:
+    """Returns the bytes that may be kept."""
+    given = os.environ.get(BYTES_VARIABLE) or str(_CACHE_BYTES)
+    try:
+        return int(float(given))
+    except (ValueError, OverflowError) as error:
+        raise BabelclipError(
+            f"{BYTES_VARIABLE}={given} is no number of bytes: give one, for example 50000000000 or 5e10, or unset it."
+        ) from error
 
 
 def _lacks(path: Path) -> bool:

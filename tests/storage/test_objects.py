@@ -98,6 +98,9 @@ def test_the_cache_gives_way_to_what_is_used(s3, monkeypatch):
     make_room()
     assert (is_waiting(folder / "old.tar"), is_waiting(folder / "new.tar")) == (True, False)
     assert storage.present(folder / "old.tar").read_bytes() == b"o" * (1 << 20)
+    monkeypatch.setenv(BYTES_VARIABLE, "50 GB")
+    with pytest.raises(BabelclipError, match="50000000000"):
+        make_room()
 
 
 def test_names_that_lead_out_of_the_folder_are_left_out(s3, s3_server):
