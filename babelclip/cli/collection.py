@@ -63,6 +63,8 @@ def info(
     for key, value in facts.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name} {kind}" for name, kind in value.items())
+        elif isinstance(value, (list, tuple)):
+            value = ", ".join(map(str, value))
         if value not in (None, "", []):
             typer.echo(f"{key:<14}{f'{value:,}' if isinstance(value, int) and value > 0 else value}")
 

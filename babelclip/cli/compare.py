@@ -58,8 +58,14 @@ def compare(
 
 
 def _texts(query: str, lang: str, told: list[str], captions: Path | None, engine: str, to: list[str]) -> dict[str, str]:
+    from babelclip.errors import BabelclipError
     from babelclip.search.compare import translations
 
+    if not query.strip():
+        raise BabelclipError("The query is empty. Give words in the language of --query-lang.")
+    codes = [words.partition("=")[0].strip() for words in told]
+    if twice := [code for code in dict.fromkeys(codes) if codes.count(code) > 1]:
+        raise BabelclipError(f"--as was given twice for {twice[0]}. A language has one translation: drop one.")
     if not engine:
         return translations(query, lang, told=told, captions=captions, to=to)
     from babelclip.translate.engine import open_engine

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from babelclip.cli.stored import stored
 
-if TYPE_CHECKING:
-    pass
+# The sets that need no folder.
+_BUILTIN = ("builtin", "builtin-first")
 
 
 @stored(folders=("out",))
@@ -68,7 +67,7 @@ def evaluate(
     from babelclip.evaluate.tasks import Settings
 
     specs = _specs(dataset or [], captions)
-    if any(spec.partition("=")[0] in ("builtin", "builtin-first") and "=" not in spec for spec in specs):
+    if any(spec in _BUILTIN for spec in specs):
         _write_builtin()
     plan = Plan(
         models=models or [],
@@ -98,12 +97,19 @@ def evaluate(
 
 
 def _specs(given: list[str], captions: str) -> list[str]:
-    """Returns the benchmarks; with captions, a `--dataset` without `=` is what results call them."""
+    """Returns the benchmarks; with captions, a `--dataset` without `=`, but a built-in, is what results call them."""
+    from babelclip.errors import BabelclipError
+
     if not captions:
         return [_expanded(spec) for spec in given]
-    names = [spec for spec in given if "=" not in spec]
+    names = [spec for spec in given if "=" not in spec and spec not in _BUILTIN]
+    if len(names) > 1:
+        raise BabelclipError(
+            f"--dataset was given as {' and '.join(names)}, and with --captions one name is what their results are "
+            "called. Give one, and benchmarks as NAME=DIR."
+        )
     name = names[0] if names else Path(captions).name.split(".")[0]
-    return [f"captions={captions},name={name}", *(_expanded(spec) for spec in given if "=" in spec)]
+    return [f"captions={captions},name={name}", *(_expanded(spec) for spec in given if spec not in names)]
 
 
 def _write_builtin() -> None:

@@ -71,6 +71,8 @@ def index(
     """
     from babelclip.search.index_open import is_vectors
 
+    if not all(source.strip() for source in sources):  # "" would be this folder
+        raise BabelclipError("A source is empty, as of a variable of the shell that is not set. Name each folder.")
     check_launcher(launcher, ray_address)
     if shard_rows and not launcher:
         raise BabelclipError(

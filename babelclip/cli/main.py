@@ -54,6 +54,8 @@ _OTHER_KIND = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EN
 # Lance and safetensors name the same numbers in the text of an error of their own; torch says it in words.
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 _OF_TORCH = "can't allocate memory"
+# What `Path.expanduser` and `Path.home` say, without a number.
+_OF_HOME = "Could not determine home directory"
 # numpy says how many items of an array found room, and no number.
 _OF_NUMPY = re.compile(r"\d+ requested and \d+ written")
 
@@ -132,6 +134,11 @@ def _reason(error: Exception) -> str:
         return (
             f"{error.filename} is not what is asked for there ({error.strerror}). A file must be given where a file is "
             "read, a folder where one is written, below a folder that exists: check the paths, and run the same again."
+        )
+    if isinstance(error, RuntimeError) and _OF_HOME in told:
+        return (
+            "a path begins with ~ and no home folder is known for it: a name after ~ must be a user of this machine, "
+            "and ~ alone needs HOME. Write the path whole, and run the same again."
         )
     if isinstance(error, MemoryError) or number == errno.ENOMEM or _OF_TORCH in told:
         return (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +68,8 @@ def search(
         _refuse_of_collections(where, like, plus, minus, min_score, min_z, group_by, columns, montage, open_)
         if not given:
             raise typer.BadParameter("give a query, in any language")
+        if not all(query.strip() for query in given):
+            raise BabelclipError("A query is empty. Give words, in any language.")
         _search_folder(folder, given, model, k, workers, as_json)
         return
     if not given or (len(given) == 1 and not (like or plus)):
@@ -124,8 +128,9 @@ def _term(collection: Collection, word: str, weight: float, *, text_too: bool = 
     """Returns what a word of an option means: a picture file that exists, the id of an item, or else a text."""
     from babelclip.search.query import Term
 
-    if Path(word).expanduser().is_file():
-        return Term(image=str(Path(word).expanduser()), weight=weight)
+    # Of os.path: a text may begin with ~ or be longer than any name of a file, which `Path` takes for an error.
+    if os.path.isfile(path := os.path.expanduser(word)):
+        return Term(image=path, weight=weight)
     if len(collection.get([word])):
         return Term(id=word, weight=weight)
     if not text_too:
@@ -146,7 +151,7 @@ def _show(collection: Collection, found: list[tuple[str, list[Hit]]], columns: l
         typer.echo(query)
         for hit in hits:
             more = f"  (+{hit.similar} similar)" if hit.similar else ""
-            told = "".join(f"  {name}={hit.values[name]}" for name in columns if hit.values[name] is not None)
+            told = "".join(f"  {name}={_told(hit.values[name])}" for name in columns if hit.values[name] is not None)
             caption = f"  {_short(hit.caption)}" if hit.caption else ""
             typer.echo(f"  {hit.score:6.3f}  {_place(hit, roots)}{more}{told}{caption}")
         if not hits:
@@ -156,7 +161,16 @@ def _show(collection: Collection, found: list[tuple[str, list[Hit]]], columns: l
 def _as_json(hit: Hit, roots: Any, columns: list[str]) -> dict[str, Any]:
     row = {"id": hit.id, "path": _place(hit, roots), "score": round(hit.score, 4)}
     row |= {"z": None if hit.z is None else round(hit.z, 2), "caption": hit.caption, "similar": hit.similar}
-    return row | {name: hit.values[name] for name in columns}
+    return row | {name: _in_json(hit.values[name]) for name in columns}
+
+
+def _in_json(value: object) -> object:
+    """Returns a value of a row as JSON has it: bytes, which are those of a thumbnail, in base64."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+
+
+def _told(value: object) -> str:
+    return f"{len(value):,} bytes" if isinstance(value, bytes) else str(value)
 
 
 def _short(caption: str) -> str:

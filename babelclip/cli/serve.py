@@ -65,7 +65,7 @@ def serve(
 
         if not token_file:
             raise BabelclipError("--make-key has no file to put the key into. Give --token-file FILE.")
-        token = make(token_file, make_key, tuple(scopes.split(",")))
+        token = make(token_file, make_key, tuple(scope.strip() for scope in scopes.split(",")))
         typer.echo(token)
         typer.echo(
             f"Key {make_key} ({scopes}) is in {token_file}. It is shown this once: only its hash is kept.", err=True
@@ -124,8 +124,12 @@ def _named(given: list[str]) -> dict[str, str]:
         name, equals, address = one.partition("=")
         if not equals or "/" in name:
             name, address = Path(one.rstrip("/").rpartition("/")[2]).stem, one
-        if not name or name in named:
+        if not name:
+            raise BabelclipError(f"{one!r} names no collection. Give NAME.lance, or NAME=ADDRESS with both.")
+        if name in named:
             raise BabelclipError(f"Two collections are called {name!r}. Name them apart: NAME=ADDRESS.")
+        if address.startswith("~"):  # a shell replaces it only at the start of a word
+            address = str(Path(address).expanduser())
         # Told before a model is looked for or loaded.
         if "://" not in address and not Path(address).exists():
             raise BabelclipError(

@@ -69,6 +69,16 @@ MISTAKES = {
     "export pictures --to onnx --out out": (1, "Give the folder in which config.json"),
     "models --lang 99": (1, "Allowed are BCP-47 codes"),
     "serve photos.lance --port 99999": (2, "less than or equal to 65535"),
+    "serve =photos.lance": (1, "names no collection"),
+    "index ~nobody-is-called-so/x --out photos.lance --model model": (1, "Write the path whole"),
+    "compare photos.lance dog --as sv=hund --as sv=vovve": (1, "given twice for sv"),
+    "evaluate model --captions english.jsonl --dataset one --dataset two": (1, "one and two"),
+    "starter --model model": (2, "--collection"),
+    "starter --collection photos.lance --out somewhere": (2, "--collection"),
+    "trim model --lang en --out pictures": (1, "holds red.png"),
+    "starter --out pictures": (1, "holds red.png"),
+    "export model --to mclip --out model --overwrite": (1, "the model itself"),
+    "export model --to mclip --out . --overwrite": (1, "the model itself"),
 }
 
 
@@ -107,3 +117,14 @@ def test_an_argument_in_another_encoding_is_an_error_in_words(home):
     assert done.returncode == 1
     assert done.stderr.startswith(b"error: An argument is not in utf-8")
     assert b"PYTHONUTF8=1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("index", "", "--out", "x.lance", "--model", "model"), ("search", "--in", "pictures", " ", "--model", "model")],
+)
+def test_an_empty_argument_is_not_this_folder_and_no_query(arguments, home):
+    pytest.importorskip("lancedb")
+    code, out, said = call(*arguments, cwd=home, BABELCLIP_CACHE=str(home / "cache"))
+    assert (code, out) == (1, ""), said
+    assert "is empty" in said

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -67,6 +68,17 @@ def test_search_and_more_like_a_result(indexed):
     code, out, error = call("search", url, "--json", "--duplicates", "--like", hit["id"])
     assert code == 0, error
     assert hit["id"] not in {other["id"] for other in json.loads(out)[0]["hits"]}
+
+
+def test_a_text_may_look_like_no_path_and_a_thumbnail_is_told_in_json(indexed):
+    for words in ("~nobody-is-called-so", "long words " * 40):
+        code, out, error = call("search", indexed[0], "--plus", words, "-k", 1)
+        assert (code, out.splitlines()[0]) == (0, words), error
+    code, out, error = call("search", indexed[0], "a red circle", "--columns", "thumbnail", "--json", "-k", 1)
+    assert code == 0, error
+    assert base64.b64decode(json.loads(out)[0]["hits"][0]["thumbnail"]).startswith(b"\xff\xd8")
+    code, out, error = call("search", indexed[0], "a red circle", "--columns", "thumbnail", "-k", 1)
+    assert (code, " bytes" in out, "xff" in out) == (0, True, False), error
 
 
 def test_wrong_use_says_what_to_do(indexed, picture_folder, model, tmp_path):
