@@ -84,9 +84,10 @@ def for_language(code: str) -> list[tuple[ModelCard, Score | None]]:
 
     Figures compare only within one benchmark, direction, metric and protocol (`Score.group`). The group with most
     models is ranked first; a model that it lacks takes its place by another group, above the models which that group
-    ranks below it. Each model comes with the figure that placed it. Models that declare the language but have no
-    figure follow with None, those that trained it before those that only reported on it. Models that do not declare
-    it come last, and only with a figure. Copies of the same weights are listed once.
+    ranks below it. Each model comes with the figure that placed it; for a region or a member of a macrolanguage that is
+    one of the language that covers it where there is none of its own (`pt-BR`: `pt`, `nb`: `no`). Models that declare
+    the language but have no figure follow with None, those that trained it before those that only reported on it.
+    Models that do not declare it come last, and only with a figure. Copies of the same weights are listed once.
 
     Raises:
         UnknownLanguageError: the code is not known.
@@ -157,11 +158,17 @@ def source(key: str) -> str:
 
 def _by_quality(candidates: Sequence[ModelCard], code: str) -> list[tuple[ModelCard, Score]]:
     """Returns the candidates with a figure for a language, merged from the groups; see `for_language`."""
-    groups: dict[tuple[str, str, str, str], list[tuple[ModelCard, Score]]] = {}
+    spoken = {score.language for card in candidates for score in card.scores} - {MEAN}
+    fitting = {one for one in spoken if one == code or languages.covers([one], code)}
+    # By group and model; a figure of the very language wins over one of the language that covers it.
+    figures: dict[tuple[str, str, str, str], dict[str, tuple[ModelCard, Score]]] = {}
     for card in candidates:
         for score in card.scores:
-            if score.language == code:
-                groups.setdefault(score.group, []).append((card, score))
+            if score.language in fitting:
+                held = figures.setdefault(score.group, {})
+                if card.name not in held or score.language == code:
+                    held[card.name] = (card, score)
+    groups = {group: list(held.values()) for group, held in figures.items()}
     ranked: list[tuple[ModelCard, Score]] = []
     # Of two groups with equally many models, text to picture is nearer to what a search does, and R@1 tells most.
     for group in sorted(groups, key=lambda key: (-len(groups[key]), key[1] != "t2i", key[2] != "R@1", key)):

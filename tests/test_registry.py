@@ -168,6 +168,22 @@ def test_figures_of_one_protocol_stand_in_their_order(lang):
     assert kinds == sorted(kinds)
 
 
+@pytest.mark.parametrize(("code", "measured"), [("nb", "no"), ("nn", "no"), ("pt-BR", "pt"), ("en-GB", "en")])
+def test_a_language_without_figures_takes_those_of_the_language_that_covers_it(code, measured):
+    card, score = registry.for_language(code)[0]
+    assert score is not None
+    assert score.language == measured
+    assert card.name == registry.for_language(measured)[0][0].name
+
+
+def test_cusco_quechua_comes_by_its_figures_though_nllb_calls_its_quechua_another():
+    assert registry.for_language("quz")[0][0].name == "visheratin/nllb-siglip-mrl-large"
+
+
+def test_another_script_is_no_region():
+    assert all(score is None for _, score in registry.for_language("zh-Hant"))
+
+
 def test_language_codes_of_benchmarks_are_accepted_and_unknown_ones_refused():
     assert registry.for_language("jp") == registry.for_language("ja")
     with pytest.raises(UnknownLanguageError, match="Did you mean sw"):
