@@ -61,11 +61,14 @@ def require(module: str, extra: str) -> ModuleType:
     """Returns the imported `module`.
 
     Raises:
-        MissingExtraError: the module is not installed; the message names the `extra` to install.
+        MissingExtraError: the module is not installed, or cannot be imported; the message says which, and names the
+            `extra` to install.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtraError(
-            f"This needs {module}, which is not installed: pip install 'babelclip[{extra}]'"
-        ) from error
+        if f"{module}.".startswith(f"{error.name}."):
+            problem = "is not installed: pip install"
+        else:  # a library of its own is absent, of another version or broken
+            problem = f"is installed and cannot be imported ({shown(error)}): pip install --upgrade"
+        raise MissingExtraError(f"This needs {module}, which {problem} 'babelclip[{extra}]'") from error

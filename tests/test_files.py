@@ -164,3 +164,14 @@ def test_near_names_are_offered_and_a_missing_extra_is_named():
     assert require("json", "train").dumps([1]) == "[1]"
     with pytest.raises(MissingExtraError, match=r"pip install 'babelclip\[search\]'"):
         require("no_such_module_here", "search")
+
+
+def test_an_extra_that_is_there_and_broken_is_not_called_absent(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_here.py").write_text("from json import no_such_name")
+    (tmp_path / "lacking_here.py").write_text("import no_such_module_here")
+    for module, reason in (("broken_here", "no_such_name"), ("lacking_here", "no_such_module_here")):
+        with pytest.raises(
+            MissingExtraError, match=rf"{module}, which is installed and .*{reason}.*babelclip\[search\]"
+        ):
+            require(module, "search")
