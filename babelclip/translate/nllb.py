@@ -18,7 +18,7 @@ from babelclip.translate.checkpoint import open_checkpoint, quiet
 from babelclip.translate.one_model import ANY, Loaded, OneModel, by_language
 from babelclip.translate.seq2seq import Settings, open_generator
 
-_M2M100_NAMES = {"fil": "tl", "nb": "no"}
+_M2M100_NAMES = {"fil": "tl", "nb": "no", "nso": "ns"}
 
 
 class NllbEngine:
@@ -40,8 +40,12 @@ class NllbEngine:
         self._loaded = OneModel(functools.partial(_load, settings=settings))
 
     def languages(self) -> tuple[str, ...]:
-        """Returns the languages of FLORES-200, and what they stand for (`no`, `pt-BR`); M2M100 has fewer."""
-        return tuple(sorted(lang for lang in table.known() if _flores(lang)))
+        """Returns the languages of FLORES-200, what they stand for (`no`, `pt-BR`), and those with a model of the user.
+
+        M2M100 lacks many of these, and has a few others (`br`, `fy`): whether a model has one, its vocabulary says.
+        """
+        own = {lang for lang in self._models if lang != ANY}
+        return tuple(sorted(own | {lang for lang in table.known() if _flores(lang)}))
 
     def model(self, target: str) -> str:
         """Returns the model's repository and commit, or its folder; the list of its files is asked for, no weights.
@@ -103,7 +107,9 @@ def _token(loaded: Loaded, lang: str) -> int:
     """
     flores = _flores(lang)
     short = lang.partition("-")[0]
-    names = [languages.nllb_token(flores), flores, f"__{_M2M100_NAMES.get(short, short)}__"]
+    # M2M100 has one token a language, for its usual script: it would write zh-Hant in simplified characters.
+    usual = languages.script(short) == languages.script(lang)
+    names = [languages.nllb_token(flores), flores, f"__{_M2M100_NAMES.get(short, short)}__" if usual else ""]
     for name in filter(None, names):
         token = loaded.tokenizer.convert_tokens_to_ids(name)
         if token is not None and token != loaded.tokenizer.unk_token_id:

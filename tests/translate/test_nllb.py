@@ -77,6 +77,16 @@ def test_the_codes_of_m2m100_are_read_from_its_vocabulary(tmp_path):
     assert engine.translate(TEXTS[:4], "en", "de") != engine.translate(TEXTS[:4], "en", "fil")
 
 
+def test_m2m100_serves_languages_beyond_flores_and_no_second_script(tmp_path):
+    folder = make_many_language_model(tmp_path / "m2m100", ("__en__", "__br__", "__zh__", "__ns__"))
+    engine = open_engine("nllb", models={"br": str(folder), "*": str(folder)}, **GREEDY)
+    assert "br" in engine.languages()
+    found = [engine.translate(TEXTS[:6], "en", lang) for lang in ("br", "nso", "zh")]
+    assert len(set(map(tuple, found))) == 3
+    with pytest.raises(BabelclipError, match=r"does not have zh-Hant \(.*\): its vocabulary lacks"):
+        engine.translate(TEXTS[:2], "en", "zh-Hant")
+
+
 def test_without_ctranslate2_support_transformers_says_the_same(monkeypatch, nllb):
     expected = engine_of(nllb).translate(TEXTS, "en", "de")
 
