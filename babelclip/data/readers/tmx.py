@@ -177,7 +177,9 @@ class _Units:
         source = self._canonical(self._source)
         if source.lower() == "*all*":
             source = "en" if "en" in codes else codes[0] if codes else ""
-        original = next((row for row in texts if row[0] == source or row[0].startswith(f"{source}-")), None)
+        # The language itself before a variety of it.
+        varieties = (row for row in texts if row[0].startswith(f"{source}-"))
+        original = next((row for row in texts if row[0] == source), None) or next(varieties, None)
         if original is None:
             self._row((), NO_SOURCE)
             return

@@ -206,7 +206,7 @@ def _captions(members: Sample) -> tuple[dict[str, Any], list[Any] | None, str | 
             return {}, None, NOT_JSON
         found["lang"] = facts.get("lang") or facts.get("language")
         found["label"] = facts.get("label")
-        told = facts.get("caption", facts.get("text"))
+        told = facts.get("text") if facts.get("caption") is None else facts["caption"]
     if isinstance(label := members.get(".cls"), bytes):
         found["label"] = label.decode("utf-8-sig", "surrogateescape").strip()
     if isinstance(text := members.get(".txt"), bytes):

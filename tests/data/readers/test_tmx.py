@@ -138,3 +138,12 @@ def test_with_strict_an_unknown_language_beside_a_known_one_is_named(tmp_path):
     assert rows_of(path)[1] == {"unknown language": 1}
     with pytest.raises(BabelclipError, match=r"c\.tmx, line 3: unknown language \('qqq1' is not a language code"):
         list(open_captions(path, strict=True))
+
+
+def test_a_variety_is_the_source_only_where_the_language_itself_is_not_there(tmp_path):
+    units = unit(("en-GB", "a lorry"), ("en", "a truck"), ("sv", "en lastbil")) + unit(("en-GB", "a lift"), ("sv", "x"))
+    rows, _ = rows_of(write(tmp_path / "c.tmx", tmx(units)))
+    assert [(row["id"], row["text"], row.get("source_id")) for row in rows] == [
+        ("0", "a truck", None), ("0-en-GB", "a lorry", "0"), ("0-sv", "en lastbil", "0"),
+        ("1", "a lift", None), ("1-sv", "x", "1"),
+    ]  # fmt: skip

@@ -46,6 +46,12 @@ def test_a_text_of_two_lines_that_the_json_tells_as_one_stays_one(tmp_path):
     assert [row["text"] for row in rows_of(path, lang="en")[0]] == ["one\nand the same"]
 
 
+def test_a_caption_that_is_null_in_the_json_leaves_the_word_to_its_text(tmp_path):
+    facts = json.dumps({"caption": None, "text": "a dog"}).encode()
+    path = write_tar(tmp_path / "s.tar", [("1.jpg", b"x"), ("1.json", facts)])
+    assert [row["text"] for row in rows_of(path, lang="en")[0]] == ["a dog"]
+
+
 def test_a_folder_of_tars_is_read_in_order_of_names(tmp_path):
     write_tar(tmp_path / "00001.tar", [("b.jpg", b"x"), ("b.txt", b"second")])
     write_tar(tmp_path / "00000.tar", [("a.jpg", b"x"), ("a.txt", b"first")])
