@@ -182,7 +182,8 @@ class PictureBlocks:
             return
         stored = embed_rows.values_of(self._store, rows[known], BYTES)
         sizes = [picture_size(self._root / names[place]) for place in known.tolist()]
-        other = [n for n, (then, now) in enumerate(zip(stored, sizes, strict=True)) if now is not None and then != now]
+        both = enumerate(zip(stored, sizes, strict=True))
+        other = [n for n, (then, now) in both if None not in (then, now) and then != now]
         if other:
             name = names[int(known[other[0]])]
             raise BabelclipError(

@@ -29,7 +29,7 @@ from babelclip.data.embed_blocks import (
     picture_size,
 )
 from babelclip.data.embed_targets import check_float16, target_dim
-from babelclip.data.images import picture_suffixes
+from babelclip.data.images import picture_suffixes, report_left_out
 from babelclip.data.parts import positive
 from babelclip.data.sources import image_root, open_captions
 from babelclip.errors import BabelclipError
@@ -185,7 +185,7 @@ def iter_picture_names(folder: Path | str) -> Iterator[str]:
 
     Which files are pictures is as in `list_pictures`; memory holds the names of one folder at a time.
     """
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=report_left_out):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(here).relative_to(folder)
         for name in sorted(files):

@@ -42,7 +42,7 @@ def list_pictures(folder: Path | str) -> list[Path]:
         what = "is a file" if folder.exists() else "does not exist"
         raise BabelclipError(f"{folder} {what}, and pictures are read from a folder: give a folder that has pictures.")
     pictures = []
-    for here, folders, files in os.walk(folder, onerror=_report):
+    for here, folders, files in os.walk(folder, onerror=report_left_out):
         folders[:] = [name for name in folders if not name.startswith(".")]
         pictures += [
             Path(here, name)
@@ -58,5 +58,6 @@ def list_pictures(folder: Path | str) -> list[Path]:
     return sorted(pictures)
 
 
-def _report(error: OSError) -> None:
+def report_left_out(error: OSError) -> None:
+    """Logs which folder could not be looked into; for `os.walk`, which passes over it in silence otherwise."""
     _log.warning("%s was left out: %s", error.filename, error.strerror)

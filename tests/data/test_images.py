@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,26 @@ def test_a_folder_without_pictures_is_an_error_that_names_the_kinds(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(BabelclipError, match=r"no pictures\. .*\.jpg, \.png, .* give"):
         list_pictures(tmp_path)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named_by_whoever_lists_pictures(folder, monkeypatch, caplog):
+    from babelclip.data.embed_images import iter_picture_names
+    from babelclip.data.sources import open_captions
+
+    (folder / "a.txt").write_text("a dog")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for listed in (
+        lambda: names(list_pictures(folder), folder),
+        lambda: list(iter_picture_names(folder)),
+        lambda: list(open_captions(folder, lang="en")),
+    ):
+        caplog.clear()
+        listed()
+        assert f"{folder / 'sub'} was left out: Permission denied" in caplog.text

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from babelclip.data import tables
-from babelclip.data.images import picture_suffixes
+from babelclip.data.images import picture_suffixes, report_left_out
 from babelclip.data.tables import RawTable
 from babelclip.storage import present
 
@@ -85,7 +85,7 @@ def _table(collector: tables.RowCollector) -> RawTable:
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str], str | None]]:
     """Yields (path without ending, pictures, text) by folder and name; paths are relative, with slashes."""
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=report_left_out):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(here).relative_to(folder)
         found: dict[str, tuple[list[str], list[str]]] = {}
