@@ -31,8 +31,10 @@ def pool(
     if pooling == "mean":
         if attention_mask is None:
             return token_states.mean(dim=1)
-        weights = attention_mask.unsqueeze(-1).to(token_states.dtype)
-        return (token_states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+        # As `mean` does inside: a sum in float16 overflows, and bfloat16 counts no tokens beyond 256.
+        wide = token_states.to(torch.promote_types(token_states.dtype, torch.float32))
+        weights = attention_mask.unsqueeze(-1).to(wide.dtype)
+        return ((wide * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(token_states.dtype)
     if pooling == "max":
         if attention_mask is not None:
             token_states = token_states.masked_fill(attention_mask.unsqueeze(-1) == 0, float("-inf"))

@@ -13,6 +13,7 @@ from PIL import Image
 import babelclip
 from babelclip.errors import BabelclipError, SpaceMismatchError
 from babelclip.models.clip import Clip, top_k
+from babelclip.models.pooling import pool
 from babelclip.models.preprocess import PictureError
 from babelclip.models.text import normalize_rows
 from tests.conftest import draw_shape, make_clip, make_image_encoder, make_text_encoder
@@ -69,6 +70,17 @@ def test_every_pooling_ignores_padding(pooling):
     together = encoder.encode(TEXTS, normalize=False, token_budget=10_000)
     alone = np.concatenate([encoder.encode(text, normalize=False) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_mean_of_many_tokens_is_the_same_with_padding_in_half_precision(dtype):
+    states = torch.full((2, 512, 4), 200, dtype=dtype)  # their sum is beyond float16
+    for tokens in (512, 257):  # and 257 is no number of bfloat16
+        mask = torch.zeros(2, 512, dtype=torch.int64)
+        mask[:, :tokens] = 1
+        pooled = pool(states, mask, "mean")
+        assert pooled.dtype == dtype
+        assert torch.equal(pooled, pool(states[:, :tokens], None, "mean"))
 
 
 def test_no_texts_and_no_pictures_give_empty_arrays(tiny_clip):
