@@ -297,7 +297,7 @@ def _iter_rows(
 ) -> Iterator[RawTable]:
     """Yields the tables of `content`, which begins with the header; a row [] is a blank line."""
     header = [name.strip().lower() for name in next(content, (1, []))[1]]
-    check_distinct(path, [name for name in header if name in wanted])
+    _check_distinct(path, [name for name in header if name in wanted])
     columns = {name: place for place, name in enumerate(header) if name in wanted}
     collector = RowCollector(str(path), columns)
     for position, (line, row) in enumerate(content):
@@ -321,9 +321,7 @@ def _iter_parquet(path: Path, wanted: Collection[str], rows: int | None) -> Iter
         reader = pq.ParquetFile(source, buffer_size=0 if whole else 1 << 18, pre_buffer=whole)
         file = opened.enter_context(reader)
         names = list(file.schema_arrow.names)
-        columns = [name for name in names if name.lower() in wanted]
-        check_distinct(path, [name.lower() for name in columns])
-        check_columns(path, [file.schema_arrow.field(name) for name in columns])
+        columns = columns_of(path, file.schema_arrow, wanted)
         if not columns:
             none = np.empty(0, np.int64)
             yield RawTable(str(path), names, {}, none, none, unit="row")
@@ -348,14 +346,26 @@ def is_text_or_integer(kind: pa.DataType) -> bool:
     return bool(re.fullmatch(r"null|u?int\d+|(large_)?(string|binary)|(string|binary)_view", name))
 
 
-def check_columns(path: Path, fields: Iterable[pa.Field]) -> None:
-    """Does nothing where every column is of text or of whole numbers; raises BabelclipError otherwise."""
+def columns_of(path: Path, schema: pa.Schema, wanted: Collection[str]) -> list[str]:
+    """Returns the columns whose names, in lower case, are in `wanted`; pictures within a table are left there.
+
+    Raises:
+        BabelclipError: one is there twice, or neither of text nor of whole numbers.
+    """
+    fields = [field for field in schema if field.name.lower() in wanted and not _holds_pictures(field.type)]
+    _check_distinct(path, [field.name.lower() for field in fields])
     for field in fields:
         if not is_text_or_integer(field.type):
             raise BabelclipError(
                 f"{path}: column {field.name!r} has type {field.type}. Captions take columns of text, or of whole "
                 "numbers: convert it, for example to one row per text instead of a list of texts."
             )
+    return [field.name for field in fields]
+
+
+def _holds_pictures(kind: pa.DataType) -> bool:
+    """Returns whether a column is as `datasets` writes pictures: {bytes, path}."""
+    return isinstance(kind, pa.StructType) and kind.get_field_index("bytes") >= 0
 
 
 # -- parts -----------------------------------------------------------------------------------------------------------
@@ -375,8 +385,7 @@ def check_file(path: Path) -> None:
     raise BabelclipError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}, and a file is needed. {hint}")
 
 
-def check_distinct(path: Path, names: list[str]) -> None:
-    """Does nothing where no name, in lower case, is there twice; raises BabelclipError otherwise."""
+def _check_distinct(path: Path, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BabelclipError(

@@ -274,3 +274,13 @@ def test_an_arrow_file_with_two_columns_of_one_name_is_refused(tmp_path, other):
         writer.write_table(table)
     with pytest.raises(BabelclipError, match=r"c\.arrow has the column 'text' more than once"):
         read_all(tmp_path / "c.arrow")
+
+
+def test_pictures_within_a_table_are_left_there_and_its_texts_are_read(tmp_path):
+    columns = {"image": [{"bytes": b"jpeg", "path": "a.jpg"}], "caption": ["a dog"], "label": [3]}
+    pq.write_table(pa.table(columns), tmp_path / "c.parquet")
+    with pa.OSFile(str(tmp_path / "c.arrow"), "wb") as file, pa.ipc.new_file(file, pa.table(columns).schema) as writer:
+        writer.write_table(pa.table(columns))
+    for name in ("c.parquet", "c.arrow"):
+        row = {"id": "0", "text": "a dog", "lang": "en", "label": "3"}
+        assert rows_of(tmp_path / name, lang="en") == ([row], {})

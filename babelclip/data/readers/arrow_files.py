@@ -31,9 +31,7 @@ def iter_arrow(path: Path, wanted: Collection[str], rows: int) -> Iterator[RawTa
     with _ArrowErrors(path), pa.memory_map(str(path)) as file:
         schema, batches = _batches(file)
         names = list(schema.names)
-        columns = [name for name in names if name.lower() in wanted]
-        tables.check_distinct(path, [name.lower() for name in columns])
-        tables.check_columns(path, [schema.field(name) for name in columns])
+        columns = tables.columns_of(path, schema, wanted)
         start = 0
         for batch in batches:
             for name in columns:
