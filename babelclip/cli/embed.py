@@ -93,6 +93,12 @@ def embed(
     pictures = images or (not is_captions(source) and first_picture(source) is not None)
     check_launcher(launcher, ray_address)
     _check_options(pictures, image_root, workers if not launcher else 0, sources_only, publish, licence, attribution)
+    if pictures and not images and (lang or default_lang):
+        raise BabelclipError(
+            f"{'--lang' if lang else '--default-lang'} was given, but {source} is a folder of pictures, which have no "
+            "language: drop it, or give captions that name them, with --images."
+        )
+    _check_publish(publish)
     names = [name.strip() for name in devices.split(",") if name.strip()] or None
     for name in names or []:
         checked_device(name)
@@ -258,4 +264,16 @@ def _check_options(
     if publish is None and (licence or attribution):
         raise BabelclipError(
             "--licence and --attribution belong to --publish, which was not given: add --publish FOLDER, or drop them."
+        )
+
+
+def _check_publish(publish: Path | None) -> None:
+    """Raises, before hours of work, where a data set cannot be published."""
+    from babelclip.data.publish import MANIFEST
+
+    if publish is None or not publish.exists() or (publish / MANIFEST).is_file():
+        return
+    if not publish.is_dir() or any(publish.iterdir()):
+        raise BabelclipError(
+            f"{publish} holds other things. A data set needs a new or empty folder: choose another path."
         )

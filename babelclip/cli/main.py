@@ -131,8 +131,10 @@ def _reason(error: Exception) -> str:
             "or get the right to, and run the same again; what was finished is kept."
         )
     if isinstance(error, OSError) and number in _OTHER_KIND and error.filename is not None:
+        # Of a file that is to take another's name, the other: the first is one of ours.
+        name = error.filename2 if error.filename2 is not None else error.filename
         return (
-            f"{error.filename} is not what is asked for there ({error.strerror}). A file must be given where a file is "
+            f"{name} is not what is asked for there ({error.strerror}). A file must be given where a file is "
             "read, a folder where one is written, below a folder that exists: check the paths, and run the same again."
         )
     if isinstance(error, RuntimeError) and _OF_HOME in told:

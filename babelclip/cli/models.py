@@ -39,6 +39,8 @@ def models(
 
     from babelclip import registry
 
+    if name and (lang or family):
+        raise typer.BadParameter(f"{name} is one model, and --lang and --family choose among all: give one of the two.")
     if name:
         card = _named(name)
         content: Any = _as_data(card)

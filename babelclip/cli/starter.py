@@ -35,7 +35,7 @@ def starter(
       babelclip starter --text hundred --out hundred    (for recipes/starter-100-languages.toml; fetches 350 MB)
     """
     if collection is not None and (text == "hundred" or out is not None or work is not None):
-        raise typer.BadParameter("--collection makes a collection and nothing else: leave out --text, --out and --work.")
+        raise typer.BadParameter("--collection makes a collection alone: leave out --text hundred, --out and --work.")
     if model and collection is None:
         raise typer.BadParameter("--model encodes the pictures of --collection NAME.lance: give both, or none.")
     if text == "hundred":

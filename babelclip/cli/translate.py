@@ -10,6 +10,7 @@ import typer
 
 from babelclip.cli.launch import ADDRESS_HELP, LAUNCHER_HELP, check_launcher, launch_means
 from babelclip.cli.stored import stored
+from babelclip.errors import BabelclipError
 
 if TYPE_CHECKING:
     from babelclip.translate.report import TranslationReport
@@ -97,7 +98,13 @@ def translate(
 
     check_launcher(launcher, ray_address)
     targets = table.targets(to)
-    if not dictionary and (engine == "dictionary" or any(words.endswith("=dictionary") for words in choose)):
+    by_dictionary = engine == "dictionary" or any(words.endswith("=dictionary") for words in choose)
+    if dictionary and not by_dictionary:
+        raise BabelclipError(
+            f"--dictionary {dictionary} was given, and no language is translated by one: add --engine dictionary, or "
+            "--choose LANG=dictionary, or drop it."
+        )
+    if not dictionary and by_dictionary:
         dictionary = str(_names_of_emoji())
     choices = engine_choices(
         [code for code in targets if code != languages.normalize(source_lang)],
@@ -168,8 +175,6 @@ def _names_of_emoji() -> Path:
 
 
 def _devices(given: str, workers: int) -> list[str]:
-    from babelclip.errors import BabelclipError
-
     names = [name.strip() for name in given.split(",") if name.strip()]
     if not names:
         raise BabelclipError(f"--devices {given!r} names no device. Give cpu, or GPUs such as cuda:0,cuda:1.")
@@ -178,8 +183,6 @@ def _devices(given: str, workers: int) -> list[str]:
 
 def _pairs(given: Sequence[str], option: str, example: str) -> dict[str, str]:
     """Returns name -> value of repeated NAME=VALUE."""
-    from babelclip.errors import BabelclipError
-
     pairs: dict[str, str] = {}
     for words in given:
         name, equals, value = words.partition("=")
@@ -196,8 +199,6 @@ def _pairs(given: Sequence[str], option: str, example: str) -> dict[str, str]:
 
 
 def _weights(given: Sequence[str]) -> dict[str, float]:
-    from babelclip.errors import BabelclipError
-
     weights = {}
     for code, value in _pairs(given, "--weight", "sv=2").items():
         try:

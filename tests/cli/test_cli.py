@@ -104,6 +104,7 @@ def test_a_full_disk_is_one_line(tmp_path, model, monkeypatch):
         (OSError("8000 requested and 1984 written"), "the disk is full (8000 requested and 1984 written)."),
         (RuntimeError("Permission denied (os error 13)"), "the system does not allow this (Permission denied"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes."), "memory has run out (Default"),
+        (OSError(errno.EISDIR, "Is a directory", ".out.7.part", None, "out"), "out is not what is asked for there (Is"),
         (MemoryError(), "memory has run out (no more of it). What was finished is kept."),
     ],
 )

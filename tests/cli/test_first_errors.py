@@ -69,6 +69,13 @@ MISTAKES = {
     "export pictures --to onnx --out out": (1, "Give the folder in which config.json"),
     "models --lang 99": (1, "Allowed are BCP-47 codes"),
     "serve photos.lance --port 99999": (2, "less than or equal to 65535"),
+    "models XLM-Roberta-Large-Vit-L-14 --lang sv": (2, "give one of the two"),
+    "translate english.jsonl --to sv --engine opus --dictionary note.txt --out out": (1, "--choose LANG=dictionary"),
+    "embed pictures --model model --out targets --lang sv": (1, "--lang was given"),
+    "embed english.jsonl --model model --out targets --publish pictures --licence mit": (
+        1,
+        "pictures holds other things",
+    ),
     "serve =photos.lance": (1, "names no collection"),
     "index ~nobody-is-called-so/x --out photos.lance --model model": (1, "Write the path whole"),
     "compare photos.lance dog --as sv=hund --as sv=vovve": (1, "given twice for sv"),
