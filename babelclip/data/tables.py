@@ -12,6 +12,7 @@ One reader per format gives a `RawTable`; what the columns mean is said by `babe
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import dataclasses
@@ -395,8 +396,20 @@ def _check_distinct(path: Path, names: list[str]) -> None:
 
 
 def _open_text(path: Path) -> TextIO:
-    """Returns a text file, gzipped or not, open for reading; only LF ends a line."""
+    """Returns a text file, gzipped or not, open for reading; only LF ends a line.
+
+    Raises:
+        BabelclipError: it is UTF-16, as Excel's "Unicode text" is: no line of it could be used.
+    """
     opened: Any = gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+    try:
+        begin = opened.peek(2)[:2]
+    except BaseException:
+        opened.close()
+        raise
+    if begin in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        opened.close()
+        raise BabelclipError(f"{path} is text in UTF-16, and captions are read in UTF-8: save it again as UTF-8.")
     return io.TextIOWrapper(opened, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
 
 

@@ -284,3 +284,10 @@ def test_pictures_within_a_table_are_left_there_and_its_texts_are_read(tmp_path)
     for name in ("c.parquet", "c.arrow"):
         row = {"id": "0", "text": "a dog", "lang": "en", "label": "3"}
         assert rows_of(tmp_path / name, lang="en") == ([row], {})
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.tsv", "c.jsonl", "c.sv", "c.csv.gz"])
+def test_text_in_utf16_is_told_from_text_with_damage(tmp_path, name):
+    path = write(tmp_path / name, "text,lang\nett,sv\n".encode("utf-16"))
+    with pytest.raises(BabelclipError, match=r"is text in UTF-16, .*save it again as UTF-8"):
+        read_all(path)
