@@ -54,6 +54,10 @@ def export(
             f"--out {out} is, or holds, the model itself, {model}; it would be replaced and what the target has no "
             "room for be lost. Give another folder."
         )
+    if place in (Path.cwd(), *Path.cwd().parents):
+        raise BabelclipError(
+            f"--out {out} is, or holds, the folder that you are in; all in it would be lost. Give another folder."
+        )
     import babelclip
 
     options: dict[str, Any] = {key: value for key, value in (("preset", preset), ("normalize", normalize)) if value}

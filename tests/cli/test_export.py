@@ -102,6 +102,18 @@ def test_a_vector_that_is_no_number_fails_the_comparison():
     assert parity._figures("text", "x", 3, wanted, wanted, "float32").passed
 
 
+def test_the_folder_that_one_is_in_is_never_replaced(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    work = tmp_path / "work"
+    (work / "here").mkdir(parents=True)
+    (work / "note.txt").write_text("kept")
+    monkeypatch.chdir(work / "here")
+    for out in ("..", work):
+        result = run(model, "--to", "mclip", "--out", out, "--overwrite")
+        assert result.exit_code == 1
+        assert "the folder that you are in" in str(result.exception)
+    assert (work / "note.txt").read_text() == "kept"
+
+
 def test_a_folder_with_files_is_not_replaced_unasked(model: Path):
     with pytest.raises(BabelclipError, match=r"not empty.*--overwrite"):
         verb.export(model=str(model), to="onnx", out=model, overwrite=False)
