@@ -296,7 +296,7 @@ def _decoded(path: str, content: Callable[[], Path | io.BytesIO], max_pixels: in
                         "Scale it down, or raise max_pixels if you trust it."
                     )
                 opened.load()
-                return _upright(opened)
+                return upright_picture(opened)
     except (PictureError, MemoryError):
         raise
     except FileNotFoundError as error:
@@ -306,7 +306,7 @@ def _decoded(path: str, content: Callable[[], Path | io.BytesIO], max_pixels: in
         raise PictureError(f"{path} does not decode as a picture ({error}). Replace or remove it.") from error
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def upright_picture(picture: Image.Image) -> Image.Image:
     """Returns a decoded file's picture without its EXIF data, turned as these say, with eight bits a band.
 
     Pillow's own `exif_transpose` writes the EXIF data anew and fails where they are damaged and the picture is whole.

@@ -165,7 +165,9 @@ def _guarded(work: Callable[..., Any], *given: Any) -> Any:
 
 def _opened(content: bytes, pixels: int) -> Image.Image:
     """Returns the first frame of a picture, decoded and turned upright."""
-    from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageFile, UnidentifiedImageError
+
+    from babelclip.models.preprocess import upright_picture
 
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     # Pillow looks at sizes that only decoding tells too, such as that of a GIF's frame; its warning is an error here.
@@ -182,8 +184,7 @@ def _opened(content: bytes, pixels: int) -> Image.Image:
             raise Refused(
                 f"The picture has too many pixels; at most {pixels:,} are read. Send a smaller one."
             ) from error
-        upright = ImageOps.exif_transpose(picture)
-    return upright
+        return upright_picture(picture)
 
 
 def _preprocessed(content: bytes, pixels: int, preprocess: Preprocess) -> tuple[np.ndarray, int, int]:

@@ -109,6 +109,12 @@ def test_a_picture_with_a_broken_or_huge_exif_is_read_or_refused_and_no_more():
             continue
 
 
+def test_sixteen_bits_of_grey_are_shown_by_their_upper_byte():
+    grey = Image.new("I;16", (8, 8), 100 << 8)
+    shown = Image.open(io.BytesIO(encoded_jpeg(encoded(grey), PIXELS, 8))).convert("L")
+    assert abs(shown.getpixel((4, 4)) - 100) <= 2
+
+
 def test_text_beside_a_picture_does_not_come_through():
     notes = PngImagePlugin.PngInfo()
     notes.add_text("comment", "where I live", zip=True)
