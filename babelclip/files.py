@@ -21,7 +21,8 @@ from babelclip.errors import BabelclipError
 
 def cache_folder() -> Path:
     """Returns where what can be made or fetched again is kept: `$BABELCLIP_CACHE`, else `~/.cache/babelclip`."""
-    return Path(os.environ.get("BABELCLIP_CACHE") or Path.home() / ".cache" / "babelclip")
+    # A shell leaves the ~ of `env BABELCLIP_CACHE=~/x` and of service files as it is.
+    return Path(os.environ.get("BABELCLIP_CACHE") or "~/.cache/babelclip").expanduser()
 
 
 def sync(path: Path) -> None:

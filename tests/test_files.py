@@ -8,7 +8,7 @@ import time
 import pytest
 
 from babelclip.errors import BabelclipError, MissingExtraError, closest, did_you_mean, require
-from babelclip.files import atomic_folder, atomic_path, read_json, sha256, write_json
+from babelclip.files import atomic_folder, atomic_path, cache_folder, read_json, sha256, write_json
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to fork here")
 
@@ -175,3 +175,11 @@ def test_an_extra_that_is_there_and_broken_is_not_called_absent(tmp_path, monkey
             MissingExtraError, match=rf"{module}, which is installed and .*{reason}.*babelclip\[search\]"
         ):
             require(module, "search")
+
+
+def test_the_cache_may_be_named_from_the_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("BABELCLIP_CACHE", "~/kept")
+    assert cache_folder() == tmp_path / "kept"
+    monkeypatch.delenv("BABELCLIP_CACHE")
+    assert cache_folder() == tmp_path / ".cache" / "babelclip"

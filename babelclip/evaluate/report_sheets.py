@@ -109,7 +109,13 @@ def make_sheets(rows: Sequence[Row], metric: str = "") -> tuple[list[Sheet], lis
     Args:
         rows: measured ones.
         metric: to be put first where a sheet has it.
+
+    Raises:
+        BabelclipError: no row has it.
     """
+    measured = {name for row in rows for name in row.metrics}
+    if metric and rows and metric not in measured:
+        raise BabelclipError(f"no result has the metric {metric!r}. {did_you_mean(metric, sorted(measured))}")
     cells: dict[Conditions, dict[tuple[str, str], Row]] = {}
     doubled = []
     for row in map(_across, rows):

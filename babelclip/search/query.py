@@ -237,6 +237,8 @@ def find_vector(
     """
     if k < 1 or offset < 0:
         raise BabelclipError(f"k={k} and offset={offset}: ask for at least 1 result, from 0 on.")
+    if any(value is not None and value != value for value in (min_score, min_z)):
+        raise BabelclipError("min_score or min_z is NaN, which no score reaches. Give a number, or leave it out.")
     condition = parse_where(where, collection.columns) if isinstance(where, str) else where
     least, mean, std = _cut(query, min_score, min_z, spread)
     names = [*dict.fromkeys([*_SHOWN, *columns, *([group_by] if group_by else [])])]

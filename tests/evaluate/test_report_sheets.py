@@ -37,6 +37,11 @@ def two_models(dataset="photos", **changes):
     ]
 
 
+def test_a_metric_that_no_result_has_is_told():
+    with pytest.raises(BabelclipError, match="R@10"):
+        sheet_of(two_models(), metric="R@100")
+
+
 def test_other_directions_splits_and_protocols_stand_in_other_sheets():
     results = [
         own(),

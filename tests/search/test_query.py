@@ -207,6 +207,7 @@ def test_what_makes_no_query_is_refused(collection, clip, vectors):
         ([Term(vector=vectors[0]), Term(vector=vectors[0], weight=-1)], {}, "cancel each other out"),
         ([Term(vector=np.ones(3, np.float32))], {}, "shape"),
         ("dog", {"k": 0}, "at least 1"),
+        ("dog", {"min_score": float("nan")}, "NaN"),
         ("dog", {"where": "widht > 3"}, "Did you mean"),
         ("dog", {"group_by": "shpo"}, "Did you mean"),
     ]

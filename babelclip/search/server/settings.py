@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from babelclip.errors import BabelclipError
+from babelclip.errors import BabelclipError, shown
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,15 @@ class Settings:
 
 def is_loopback(host: str) -> bool:
     """Returns whether only this machine reaches a service that listens on `host`."""
-    if host == "localhost":
-        return True
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _is_address(text: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(text)
     except ValueError:
         return False
+    return True
 
 
 def address_of(text: str, option: str) -> tuple[str, int]:
@@ -192,6 +195,12 @@ def check_settings(settings: Settings) -> None:
             )
     if settings.fetch_proxy:
         address_of(settings.fetch_proxy, "--fetch-proxy")
+    for proxy in settings.trusted_proxies:
+        if not _is_address(proxy):
+            raise BabelclipError(
+                f"--trusted-proxy {shown(proxy)} is no address, and requests come from addresses: nothing would match "
+                "it. Give the proxy's, such as 10.0.0.5."
+            )
     if settings.user_header and not settings.trusted_proxies:
         raise BabelclipError(
             f"--user-header {settings.user_header} is believed of trusted proxies only, and there are none: anybody "

@@ -245,6 +245,8 @@ def test_crawlers_are_kept_out_unless_the_operator_lets_them_in(client, serve, i
 def test_a_person_is_believed_only_from_a_trusted_proxy(serve):
     with pytest.raises(BabelclipError, match="--trusted-proxy"):
         check_settings(Settings({}, user_header="X-User"))
+    with pytest.raises(BabelclipError, match="proxy"):  # requests come from addresses
+        check_settings(Settings({}, trusted_proxies=("proxy.example.org",)))
     named = {"X-User": "anna@example.org"}
     stranger = serve(user_header="X-User", trusted_proxies=("10.0.0.1",))
     assert stranger.get("/v1/collections", headers=named).status_code == 401
